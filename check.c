@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/* `mailstile check`: reads what the server would read, and says what is wrong. `check radius USER`: what the servers say of a login. */
+#include "control.h"
+#include "priv.h"
+#include "queue.h"
+#include "radius.h"
+#include "server.h"
+#include "str.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+static int
+check_usage(void)
+{
+	fprintf(stderr, "usage: mailstile check [-H home] [radius USER]\n");
+	return 100;
+}
+
+/* Read a password from the terminal without showing it, or the first line of anything else. 0 or -1. */
+static int
+read_password(char *pass, size_t size)
+{
+	struct termios old, quiet;
+	int tty = tcgetattr(STDIN_FILENO, &old) == 0;
+	size_t len = 0;
+	ssize_t n;
+
+	if (tty) {
+		quiet = old;
+		quiet.c_lflag &= ~(tcflag_t)ECHO;
+		tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
+		fprintf(stderr, "Password: ");
+	}
+	while (len < size && (n = read(STDIN_FILENO, pass + len, 1)) == 1 && pass[len] != '\n') {
+		len++;
+	}
+	if (tty) {
+		tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
+		fprintf(stderr, "\n");
+	}
+	if (len == 0 || len >= size) {
+		explicit_bzero(pass, size);
+		return -1;
+	}
+	pass[len] = '\0';
+	return 0;
+}
+
+/* Foreign text for the terminal: no control characters. */
+static void
+print_safe(const char *label, const char *s)
+{
+	printf("%s: ", label);
+	for (; *s != '\0'; s++) {
+		putchar((uint8_t)*s < 32 || *s == 127 ? '?' : *s);
+	}
+	putchar('\n');
+}
+
+static int
+report(const struct config *c, const struct radius_answer *a)
+{
+	if (a->server >= 0) {
+		printf("server: %s:%u, %lld ms\n", c->radius.server[a->server].name, c->radius.server[a->server].port,
+		    (long long)a->ms);
+	}
+	if (a->service >= 0) {
+		printf("Service-Type: %d\n", a->service);
+	}
+	if (a->message[0] != '\0') {
+		print_safe("Reply-Message", a->message);
+	}
+	if (a->why != NULL) {
+		printf("reason: %s\n", a->why);
+	}
+	switch (a->result) {
+	case RADIUS_ACCEPT:
+		printf("accept: this login may send mail\n");
+		return 0;
+	case RADIUS_REJECT:
+		printf("reject: this login may not send mail\n");
+		return 1;
+	default:
+		printf("no decision: %s\n", radius_trouble_text(a->trouble));
+		return 111;
+	}
+}
+
+static int
+check_radius(const struct config *c, const char *user)
+{
+	char pass[AUTH_PASSWORD_MAX + 2];
+	struct radius_query q = { .user = user, .password = pass, .client = "127.0.0.1", .called = "check", .nas = c->me,
+		.session = "check" };
+	struct radius_answer a;
+	struct share *sh;
+
+	if (strlen(user) == 0 || strlen(user) > AUTH_USER_MAX || read_password(pass, sizeof pass) == -1) {
+		fprintf(stderr, "mailstile: expected a name of 1-%d octets and a password of 1-%d\n", AUTH_USER_MAX,
+		    AUTH_PASSWORD_MAX);
+		return 100;
+	}
+	sh = share_open(-1);
+	if (sh == NULL || radius_init() == -1) {
+		fprintf(stderr, "mailstile: %s\n", strerror(errno));
+		return 111;
+	}
+	if (radius_resolve(&c->radius, sh, 0) == -1) {
+		printf("warning: not every server's name has an address\n");
+	}
+	radius_ask(&c->radius, c->secrets, sh, 0, &q, &a);
+	explicit_bzero(pass, sizeof pass);
+	return report(c, &a);
+}
+
+static void
+check_rest(const struct config *c, struct diag *d)
+{
+	struct priv_ids ids;
+	struct spool s;
+	const char *missing;
+
+	spool_open(&s, c->spool, c->spool_dir, d);
+	if (priv_lookup(&ids, &missing) == -1) {
+		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)", missing);
+	}
+	if (c->chain.key_type == 0 && d->errors == 0) {
+		diag_put(d, DIAG_NOTE, NULL, 0, "no certificate yet: the server makes a self-signed one at its first start");
+	}
+	if (time(NULL) < BUILD_EPOCH) {
+		diag_put(d, DIAG_WARN, NULL, 0, "the clock is before this program's build date and counts as not set");
+	}
+}
+
+int
+check_main(int argc, char **argv)
+{
+	struct diag d = { .emit = diag_to_stdout };
+	const char *home = NULL;
+	struct config *c;
+	int opt;
+
+	while ((opt = getopt(argc, argv, "H:")) != -1) {
+		if (opt != 'H') {
+			return check_usage();
+		}
+		home = optarg;
+	}
+	argc -= optind;
+	argv += optind;
+	if (argc != 0 && (argc != 2 || strcmp(argv[0], "radius") != 0)) {
+		return check_usage();
+	}
+	c = config_load(home, &d);
+	if (c != NULL && argc == 2) {
+		return check_radius(c, argv[1]);
+	}
+	if (c != NULL) {
+		check_rest(c, &d);
+	}
+	printf("%u error%s, %u warning%s\n", d.errors, d.errors == 1 ? "" : "s", d.warnings, d.warnings == 1 ? "" : "s");
+	return d.errors == 0 ? 0 : 1;
+}

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every compile-time choice of mailstile, with its default.
+ *
+ * A board overrides these in board/NAME/config.h, a site with -D; both are read before this file. Each entry says what the
+ * option does, its default, unit and range, what it costs and what happens when it is wrong. Values out of range, and
+ * combinations that contradict each other, stop the build. Units are octets and seconds unless an entry says otherwise.
+ */
+#ifndef MAILSTILE_CONFIG_H
+#define MAILSTILE_CONFIG_H
+
+/* ---- Features: 0 or 1 --------------------------------------------------------------------------------------------- */
+
+/* SECCOMP: system call filter for the smtp and warden processes. Default 1. Costs about 2 KiB. 0 only where the kernel
+ * cannot filter, or under sanitizers; without it a smtp process that was taken over can still append to, or truncate, the
+ * message of its own session. */
+#ifndef SECCOMP
+#ifdef SANITIZE
+#define SECCOMP 0
+#else
+#define SECCOMP 1
+#endif
+#endif
+
+/* AUTH_PLAINTEXT_INSIDE: offer AUTH without TLS on `inside` listeners (trusted wire, old printers). Default 0. With 1 a
+ * password crosses that wire in the clear. No other profile ever offers AUTH before TLS. */
+#ifndef AUTH_PLAINTEXT_INSIDE
+#define AUTH_PLAINTEXT_INSIDE 0
+#endif
+
+/* RECEIVED_HIDE_CLIENT: leave the client's address, its HELO name and the login name out of Received lines. Default 0.
+ * With 1 only the log tells who sent a message. */
+#ifndef RECEIVED_HIDE_CLIENT
+#define RECEIVED_HIDE_CLIENT 0
+#endif
+
+/* ACCEPT_WITHOUT_CLOCK: accept mail while the clock is before the build date. Default 0 (451). With 1, a queue runner
+ * that computes a message's age from its file times may bounce it as soon as NTP steps the clock. */
+#ifndef ACCEPT_WITHOUT_CLOCK
+#define ACCEPT_WITHOUT_CLOCK 0
+#endif
+
+/* ---- Places ------------------------------------------------------------------------------------------------------- */
+
+/* HOME_DIR: holds control/, queue/ and empty/ (the jail). Absolute path. Default /var/qmail. `-H` overrides at run time. */
+#ifndef HOME_DIR
+#define HOME_DIR "/var/qmail"
+#endif
+
+/* RADIUS_CONF: read when HOME_DIR/control/radius.conf does not exist. Default /etc/radius.conf. */
+#ifndef RADIUS_CONF
+#define RADIUS_CONF "/etc/radius.conf"
+#endif
+
+/* PID_FILE: written by `serve -d` unless -p names another. Default /var/run/mailstile.pid. */
+#ifndef PID_FILE
+#define PID_FILE "/var/run/mailstile.pid"
+#endif
+
+/* ---- Users: a name from /etc/passwd or /etc/group, or a decimal number ---------------------------------------------- */
+
+/* USER_SMTP reads what strangers send; USER_SPOOL owns the queue and holds the secrets; USER_SEND and USER_REMOTE own
+ * qmail-send's parts of the queue. Defaults are qmail's own. A missing one stops a server that is started as root. */
+#ifndef USER_SMTP
+#define USER_SMTP "qmaild"
+#endif
+#ifndef USER_SPOOL
+#define USER_SPOOL "qmailq"
+#endif
+#ifndef USER_SEND
+#define USER_SEND "qmails"
+#endif
+#ifndef USER_REMOTE
+#define USER_REMOTE "qmailr"
+#endif
+/* GROUP_SPOOL is the group of the queue, GROUP_SMTP that of the smtp processes. Defaults qmail and nofiles. */
+#ifndef GROUP_SPOOL
+#define GROUP_SPOOL "qmail"
+#endif
+#ifndef GROUP_SMTP
+#define GROUP_SMTP "nofiles"
+#endif
+
+/* ---- Listeners ------------------------------------------------------------------------------------------------------ */
+
+/* LISTEN_DEFAULT: lines of control/listen used when that file does not exist. */
+#ifndef LISTEN_DEFAULT
+#define LISTEN_DEFAULT "submission 587\nsubmissions 465\n"
+#endif
+
+/* LISTENERS_MAX: lines in control/listen. Default 8, range 1-32. Costs about 400 octets each. */
+#ifndef LISTENERS_MAX
+#define LISTENERS_MAX 8
+#endif
+_Static_assert(LISTENERS_MAX >= 1 && LISTENERS_MAX <= 32, "LISTENERS_MAX: 1..32");
+
+/* ---- Session limits --------------------------------------------------------------------------------------------------- */
+
+/* SESSIONS_MAX: sessions at once, in total. Default 512, range 1-4096. Each costs about 210 KiB of user and kernel memory
+ * while it lasts, and 64 octets always. Beyond: 421. */
+#ifndef SESSIONS_MAX
+#define SESSIONS_MAX 512
+#endif
+_Static_assert(SESSIONS_MAX >= 1 && SESSIONS_MAX <= 4096, "SESSIONS_MAX: 1..4096");
+
+/* SESSIONS_PER_ADDR: sessions from one client address (IPv6: one /64). Default 40, range 1-SESSIONS_MAX. */
+#ifndef SESSIONS_PER_ADDR
+#define SESSIONS_PER_ADDR 40
+#endif
+_Static_assert(SESSIONS_PER_ADDR >= 1 && SESSIONS_PER_ADDR <= SESSIONS_MAX, "SESSIONS_PER_ADDR: 1..SESSIONS_MAX");
+
+/* PRELOGIN_MAX: of those, how many may be without a login. Default 3/4 of SESSIONS_MAX; the rest stays free for customers
+ * who are in. When it is reached, the oldest one that has waited PRELOGIN_EVICT_SECONDS is told 421. */
+#ifndef PRELOGIN_MAX
+#define PRELOGIN_MAX (SESSIONS_MAX - SESSIONS_MAX / 4)
+#endif
+_Static_assert(PRELOGIN_MAX >= 1 && PRELOGIN_MAX <= SESSIONS_MAX, "PRELOGIN_MAX: 1..SESSIONS_MAX");
+
+/* PRELOGIN_PER_ADDR: sessions without a login from one client address. Default 20, range 1-SESSIONS_PER_ADDR. Too low:
+ * customers behind one NAT refuse each other. */
+#ifndef PRELOGIN_PER_ADDR
+#define PRELOGIN_PER_ADDR 20
+#endif
+_Static_assert(PRELOGIN_PER_ADDR >= 1 && PRELOGIN_PER_ADDR <= SESSIONS_PER_ADDR,
+    "PRELOGIN_PER_ADDR: 1..SESSIONS_PER_ADDR");
+
+/* PRELOGIN_EVICT_SECONDS: see PRELOGIN_MAX. Default 5, range 1-300. */
+#ifndef PRELOGIN_EVICT_SECONDS
+#define PRELOGIN_EVICT_SECONDS 5
+#endif
+_Static_assert(PRELOGIN_EVICT_SECONDS >= 1 && PRELOGIN_EVICT_SECONDS <= 300, "PRELOGIN_EVICT_SECONDS: 1..300");
+
+/* TIMEOUT_LOGIN: from connection to login on submission profiles. Default 120, range 10-600. */
+#ifndef TIMEOUT_LOGIN
+#define TIMEOUT_LOGIN 120
+#endif
+_Static_assert(TIMEOUT_LOGIN >= 10 && TIMEOUT_LOGIN <= 600, "TIMEOUT_LOGIN: 10..600");
+
+/* TIMEOUT_COMMAND: for the next command, or for the client to take a reply. Default 300 (RFC 5321 4.5.3.2.7), 10-1200. */
+#ifndef TIMEOUT_COMMAND
+#define TIMEOUT_COMMAND 300
+#endif
+_Static_assert(TIMEOUT_COMMAND >= 10 && TIMEOUT_COMMAND <= 1200, "TIMEOUT_COMMAND: 10..1200");
+
+/* TIMEOUT_DATA: for the next octets of a message. Default 180, range 10-1200. */
+#ifndef TIMEOUT_DATA
+#define TIMEOUT_DATA 180
+#endif
+_Static_assert(TIMEOUT_DATA >= 10 && TIMEOUT_DATA <= 1200, "TIMEOUT_DATA: 10..1200");
+
+/* TIMEOUT_SESSION: a whole session. Default 7200, range 60-43200 (qmail's sweep asks that it stay below 24 hours). */
+#ifndef TIMEOUT_SESSION
+#define TIMEOUT_SESSION 7200
+#endif
+_Static_assert(TIMEOUT_SESSION >= 60 && TIMEOUT_SESSION <= 43200, "TIMEOUT_SESSION: 60..43200");
+
+/* DATA_RATE_MIN: octets per second a message must keep up on average after its first minute. Default 100, range 0-65536;
+ * 0 turns it off and leaves slow senders to TIMEOUT_SESSION. */
+#ifndef DATA_RATE_MIN
+#define DATA_RATE_MIN 100
+#endif
+_Static_assert(DATA_RATE_MIN >= 0 && DATA_RATE_MIN <= 65536, "DATA_RATE_MIN: 0..65536");
+
+/* DRAIN_SECONDS: SIGTERM waits this long for running sessions, then ends them. Default 30, range 0-600. */
+#ifndef DRAIN_SECONDS
+#define DRAIN_SECONDS 30
+#endif
+_Static_assert(DRAIN_SECONDS >= 0 && DRAIN_SECONDS <= 600, "DRAIN_SECONDS: 0..600");
+
+/* REEXEC_SECONDS: at most one re-execution (fresh memory layout after a crash) in this time. Default 10, range 1-3600. */
+#ifndef REEXEC_SECONDS
+#define REEXEC_SECONDS 10
+#endif
+_Static_assert(REEXEC_SECONDS >= 1 && REEXEC_SECONDS <= 3600, "REEXEC_SECONDS: 1..3600");
+
+/* ---- SMTP --------------------------------------------------------------------------------------------------------------- */
+
+/* SMTP_RCPT_MAX: recipients per message. Default 1000, range 100-10000 (RFC 5321 4.5.3.1.8 sets the floor). Costs up to
+ * 258 octets each in the warden, only while used. Beyond: 452. */
+#ifndef SMTP_RCPT_MAX
+#define SMTP_RCPT_MAX 1000
+#endif
+_Static_assert(SMTP_RCPT_MAX >= 100 && SMTP_RCPT_MAX <= 10000, "SMTP_RCPT_MAX: 100..10000, see RFC 5321 4.5.3.1.8");
+
+/* SMTP_COMMAND_MAX: a command line with its CRLF. Default 2048, range 1024-12288 (RFC 5321 asks for 512 plus what the
+ * extensions add: AUTH 500, SIZE 26, BODY 17, SMTPUTF8 10). */
+#ifndef SMTP_COMMAND_MAX
+#define SMTP_COMMAND_MAX 2048
+#endif
+_Static_assert(SMTP_COMMAND_MAX >= 1024 && SMTP_COMMAND_MAX <= 12288, "SMTP_COMMAND_MAX: 1024..12288");
+
+/* SASL_LINE_MAX: a line of an AUTH exchange with its CRLF. Default 12290 (RFC 4954 section 4: 12288 octets), 12290-16384. */
+#ifndef SASL_LINE_MAX
+#define SASL_LINE_MAX 12290
+#endif
+_Static_assert(SASL_LINE_MAX >= 12290 && SASL_LINE_MAX <= 16384, "SASL_LINE_MAX: 12290..16384, see RFC 4954 4");
+
+/* DATABYTES: largest message when control/databytes does not exist. Default 50 MiB, 0 = only the disk limits it. */
+#ifndef DATABYTES
+#define DATABYTES 52428800
+#endif
+_Static_assert(DATABYTES >= 0, "DATABYTES: 0 or more");
+
+/* HOPS_MAX: Received and Delivered-To lines at which a message is refused as looping. Default 100, range 10-1000. */
+#ifndef HOPS_MAX
+#define HOPS_MAX 100
+#endif
+_Static_assert(HOPS_MAX >= 10 && HOPS_MAX <= 1000, "HOPS_MAX: 10..1000");
+
+/* BAD_COMMANDS_MAX: refused commands in a session before 421. Default 20, range 3-1000. */
+#ifndef BAD_COMMANDS_MAX
+#define BAD_COMMANDS_MAX 20
+#endif
+_Static_assert(BAD_COMMANDS_MAX >= 3 && BAD_COMMANDS_MAX <= 1000, "BAD_COMMANDS_MAX: 3..1000");
+
+/* BODY_BUFFER: octets collected before a write to the message file. Default 32768, range 4096-262144. Costs that much per
+ * session that is sending. */
+#ifndef BODY_BUFFER
+#define BODY_BUFFER 32768
+#endif
+_Static_assert(BODY_BUFFER >= 4096 && BODY_BUFFER <= 262144, "BODY_BUFFER: 4096..262144");
+
+/* ---- AUTH ----------------------------------------------------------------------------------------------------------------- */
+
+/* AUTH_TRIES_MAX: failed logins in a session before 421. Default 3, range 3-20 (RFC 4954 section 4 sets the floor). */
+#ifndef AUTH_TRIES_MAX
+#define AUTH_TRIES_MAX 3
+#endif
+_Static_assert(AUTH_TRIES_MAX >= 3 && AUTH_TRIES_MAX <= 20, "AUTH_TRIES_MAX: 3..20, see RFC 4954 4");
+
+/* AUTH_FAIL_DELAY_MS: milliseconds before a refused login is answered, doubled with each further failure of the same
+ * address up to 8 times. Default 1000, range 0-5000. */
+#ifndef AUTH_FAIL_DELAY_MS
+#define AUTH_FAIL_DELAY_MS 1000
+#endif
+_Static_assert(AUTH_FAIL_DELAY_MS >= 0 && AUTH_FAIL_DELAY_MS <= 5000, "AUTH_FAIL_DELAY_MS: 0..5000");
+
+/* PENALTIES_MAX: addresses whose failed logins are remembered. Default 128, range 8-4096. Costs 32 octets each. */
+#ifndef PENALTIES_MAX
+#define PENALTIES_MAX 128
+#endif
+_Static_assert(PENALTIES_MAX >= 8 && PENALTIES_MAX <= 4096, "PENALTIES_MAX: 8..4096");
+
+/* PENALTY_SECONDS: how long a failure is remembered. Default 900, range 1-86400. */
+#ifndef PENALTY_SECONDS
+#define PENALTY_SECONDS 900
+#endif
+_Static_assert(PENALTY_SECONDS >= 1 && PENALTY_SECONDS <= 86400, "PENALTY_SECONDS: 1..86400");
+
+/* ---- RADIUS --------------------------------------------------------------------------------------------------------------- */
+
+/* RADIUS_SERVERS_MAX: lines in radius.conf. Default 8, range 1-32. Costs about 512 octets each. */
+#ifndef RADIUS_SERVERS_MAX
+#define RADIUS_SERVERS_MAX 8
+#endif
+_Static_assert(RADIUS_SERVERS_MAX >= 1 && RADIUS_SERVERS_MAX <= 32, "RADIUS_SERVERS_MAX: 1..32");
+
+/* RADIUS_DEADLINE: a login takes at most this long over all servers and tries. Default 15, range 2-60 (RFC 6409 wants
+ * every command answered within two minutes). */
+#ifndef RADIUS_DEADLINE
+#define RADIUS_DEADLINE 15
+#endif
+_Static_assert(RADIUS_DEADLINE >= 2 && RADIUS_DEADLINE <= 60, "RADIUS_DEADLINE: 2..60");
+
+/* RADIUS_TIMEOUT, RADIUS_RETRIES: first wait, in seconds, and repeats for one server when radius.conf does not say.
+ * Defaults 2 (RFC 5080 2.2.1) and 2; ranges 1-15 and 0-10. The wait doubles with each repeat. */
+#ifndef RADIUS_TIMEOUT
+#define RADIUS_TIMEOUT 2
+#endif
+_Static_assert(RADIUS_TIMEOUT >= 1 && RADIUS_TIMEOUT <= 15, "RADIUS_TIMEOUT: 1..15");
+#ifndef RADIUS_RETRIES
+#define RADIUS_RETRIES 2
+#endif
+_Static_assert(RADIUS_RETRIES >= 0 && RADIUS_RETRIES <= 10, "RADIUS_RETRIES: 0..10");
+
+/* RADIUS_DEAD_SECONDS: a server that did not answer is asked last for this long. Default 60, range 0-3600. */
+#ifndef RADIUS_DEAD_SECONDS
+#define RADIUS_DEAD_SECONDS 60
+#endif
+_Static_assert(RADIUS_DEAD_SECONDS >= 0 && RADIUS_DEAD_SECONDS <= 3600, "RADIUS_DEAD_SECONDS: 0..3600");
+
+/* RADIUS_RESOLVE_SECONDS: servers given by name are looked up again after this long. Default 300, range 10-86400. */
+#ifndef RADIUS_RESOLVE_SECONDS
+#define RADIUS_RESOLVE_SECONDS 300
+#endif
+_Static_assert(RADIUS_RESOLVE_SECONDS >= 10 && RADIUS_RESOLVE_SECONDS <= 86400, "RADIUS_RESOLVE_SECONDS: 10..86400");
+
+/* RADIUS_SERVICE_TYPE: sent with each request, and expected of an accept. Default 1, Login-User. Range 1-5, 8-17; never 6,
+ * Administrative. RADIUS_SERVICE_CHECK: 2 = an accept must carry it, 1 = checked if present (default), 0 = another known
+ * value is accepted too. A value unknown to RFC 2865 is always refused. */
+#ifndef RADIUS_SERVICE_TYPE
+#define RADIUS_SERVICE_TYPE 1
+#endif
+_Static_assert(RADIUS_SERVICE_TYPE >= 1 && RADIUS_SERVICE_TYPE <= 17, "RADIUS_SERVICE_TYPE: 1..17, RFC 2865 5.6");
+#if RADIUS_SERVICE_TYPE == 6 || RADIUS_SERVICE_TYPE == 7
+#error "RADIUS_SERVICE_TYPE must not be Administrative or NAS-Prompt: those accounts are for operating devices, not mail"
+#endif
+#ifndef RADIUS_SERVICE_CHECK
+#define RADIUS_SERVICE_CHECK 1
+#endif
+_Static_assert(RADIUS_SERVICE_CHECK >= 0 && RADIUS_SERVICE_CHECK <= 2, "RADIUS_SERVICE_CHECK: 0..2");
+
+/* ---- TLS ------------------------------------------------------------------------------------------------------------------ */
+
+/* TLS_CACHE_MAX: sessions kept for resumption, shared by all. Default 256, range 0-65536. Costs 128 octets each. */
+#ifndef TLS_CACHE_MAX
+#define TLS_CACHE_MAX 256
+#endif
+_Static_assert(TLS_CACHE_MAX >= 0 && TLS_CACHE_MAX <= 65536, "TLS_CACHE_MAX: 0..65536");
+
+/* TLS_CACHE_SECONDS: how long one may be resumed. Default 3600, range 1-86400. */
+#ifndef TLS_CACHE_SECONDS
+#define TLS_CACHE_SECONDS 3600
+#endif
+_Static_assert(TLS_CACHE_SECONDS >= 1 && TLS_CACHE_SECONDS <= 86400, "TLS_CACHE_SECONDS: 1..86400");
+
+/* TLS_CHAIN_MAX: certificates in servercert.pem that are sent. Default 6, range 1-16. */
+#ifndef TLS_CHAIN_MAX
+#define TLS_CHAIN_MAX 6
+#endif
+_Static_assert(TLS_CHAIN_MAX >= 1 && TLS_CHAIN_MAX <= 16, "TLS_CHAIN_MAX: 1..16");
+
+/* ---- Spool ---------------------------------------------------------------------------------------------------------------- */
+
+/* SPOOL_DEFAULT: line of control/spool used when that file does not exist. "queue" is qmail's queue in HOME_DIR/queue;
+ * see mailstile-control(5) for the Maildir forms. */
+#ifndef SPOOL_DEFAULT
+#define SPOOL_DEFAULT "queue"
+#endif
+
+/* SPOOL_RESERVE: octets, and SPOOL_RESERVE_INODES: files, that must stay free on the spool's file system; below, mail is
+ * answered 452. Defaults 1 MiB and 32. */
+#ifndef SPOOL_RESERVE
+#define SPOOL_RESERVE 1048576
+#endif
+_Static_assert(SPOOL_RESERVE >= 0, "SPOOL_RESERVE: 0 or more");
+#ifndef SPOOL_RESERVE_INODES
+#define SPOOL_RESERVE_INODES 32
+#endif
+_Static_assert(SPOOL_RESERVE_INODES >= 0, "SPOOL_RESERVE_INODES: 0 or more");
+
+/* QUEUE_SPLIT: subdirectories that `mailstile mkqueue` makes in a new queue. Default 23, range 1-1000. An existing queue's
+ * own number is counted, never assumed. */
+#ifndef QUEUE_SPLIT
+#define QUEUE_SPLIT 23
+#endif
+_Static_assert(QUEUE_SPLIT >= 1 && QUEUE_SPLIT <= 1000, "QUEUE_SPLIT: 1..1000");
+
+/* CONTROL_FILE_MAX: largest control file read, except .cdb files. Default 1 MiB, range 4096-16 MiB. */
+#ifndef CONTROL_FILE_MAX
+#define CONTROL_FILE_MAX 1048576
+#endif
+_Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTROL_FILE_MAX: 4096..16777216");
+
+/* ---- Contradictions --------------------------------------------------------------------------------------------------------- */
+
+#if TIMEOUT_LOGIN < RADIUS_DEADLINE
+#error "TIMEOUT_LOGIN is shorter than RADIUS_DEADLINE: a slow RADIUS server would end every session; raise TIMEOUT_LOGIN"
+#endif
+#if TIMEOUT_SESSION < TIMEOUT_COMMAND
+#error "TIMEOUT_SESSION is shorter than TIMEOUT_COMMAND: raise TIMEOUT_SESSION"
+#endif
+#if AUTH_FAIL_DELAY_MS * 8 > 60000
+#error "AUTH_FAIL_DELAY_MS * 8 is over a minute: clients give up and customers see a dead server"
+#endif
+#ifndef BUILD_EPOCH
+#error "BUILD_EPOCH (seconds since 1970) comes from the Makefile: a clock before it counts as not set"
+#endif
+
+/* ---- Limits that protocols fix; not options ---------------------------------------------------------------------------------- */
+
+#define SMTP_PATH_MAX 256	/* RFC 5321 4.5.3.1.3 */
+#define SMTP_LOCAL_MAX 64	/* RFC 5321 4.5.3.1.1 */
+#define SMTP_DOMAIN_MAX 255	/* RFC 5321 4.5.3.1.2 */
+#define AUTH_USER_MAX 253	/* RFC 2865 5: a text attribute */
+#define AUTH_PASSWORD_MAX 128	/* RFC 2865 5.2 */
+#define RADIUS_SECRET_MAX 128	/* ours; RFC 2865 3 only says "not empty" */
+#define RADIUS_PACKET_MAX 4096	/* RFC 2865 3 */
+
+#endif

@@ -1,0 +1,729 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * Control files in qmail's syntax (qmail-spec 4.7), and radius.conf in the form of the classic radcheckpassword set-ups. Read by main
+ * only, before any fork. One-line files: the first line counts; list files: one entry a line, `#` comments. Trailing white space is cut.
+ * radius.conf goes straight into the secret mapping and is parsed there.
+ */
+#include "control.h"
+
+#include "str.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *const profile_names[PROFILE_COUNT] = {
+	[PROFILE_SUBMISSION] = "submission",
+	[PROFILE_SUBMISSIONS] = "submissions",
+	[PROFILE_SMTP] = "smtp",
+	[PROFILE_INSIDE] = "inside",
+};
+
+const char *
+profile_name(enum profile p)
+{
+	return profile_names[p];
+}
+
+/* Where a control file is: `home`/control/`name`. */
+static const char *
+control_path(const struct config *c, const char *name, char *path, size_t size)
+{
+	struct buf b;
+
+	buf_init(&b, path, size);
+	buf_fmt(&b, "%s/control/%s", c->home, name);
+	return buf_cstr(&b);
+}
+
+enum read_result { READ_OK, READ_MISSING, READ_BAD };
+
+/* Read a control file into malloc()ed, NUL-terminated memory. A fault is given to `d`; a missing file is none. */
+static enum read_result
+read_control(const struct config *c, const char *name, char **text, struct diag *d)
+{
+	char path[512];
+	struct stat st;
+	size_t cap;
+	long n;
+
+	*text = NULL;
+	control_path(c, name, path, sizeof path);
+	if (stat(path, &st) == -1) {
+		if (errno == ENOENT) {
+			return READ_MISSING;
+		}
+		diag_put(d, DIAG_ERROR, path, 0, "cannot be read: %s", strerror(errno));
+		return READ_BAD;
+	}
+	cap = S_ISREG(st.st_mode) && st.st_size < CONTROL_FILE_MAX ? (size_t)st.st_size + 1 : CONTROL_FILE_MAX;
+	*text = malloc(cap + 1);
+	n = *text == NULL ? -1 : file_read(path, *text, cap);
+	if (n == -1) {
+		diag_put(d, DIAG_ERROR, path, 0, "cannot be read: %s", strerror(errno));
+		free(*text);
+		*text = NULL;
+		return READ_BAD;
+	}
+	(*text)[n] = '\0';
+	if (strlen(*text) != (size_t)n) {
+		diag_put(d, DIAG_ERROR, path, 0, "contains a NUL octet; expected text");
+		free(*text);
+		*text = NULL;
+		return READ_BAD;
+	}
+	return READ_OK;
+}
+
+/* Cut the next line off *rest and its trailing white space, too. NULL when there is none. */
+static char *
+next_line(char **rest)
+{
+	char *line = *rest;
+	char *end;
+
+	if (*line == '\0') {
+		return NULL;
+	}
+	end = strchr(line, '\n');
+	if (end == NULL) {
+		end = line + strlen(line);
+		*rest = end;
+	} else {
+		*rest = end + 1;
+	}
+	while (end > line && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r')) {
+		end--;
+	}
+	*end = '\0';
+	return line;
+}
+
+/* Cut the next word off *rest. NULL when there is none. */
+static char *
+next_word(char **rest)
+{
+	char *word = *rest + strspn(*rest, " \t");
+	char *end = word + strcspn(word, " \t");
+
+	if (*word == '\0') {
+		return NULL;
+	}
+	*rest = *end == '\0' ? end : end + 1;
+	*end = '\0';
+	return word;
+}
+
+static int
+is_entry(const char *line)
+{
+	return line[0] != '\0' && line[0] != '#';
+}
+
+/* A one-line file into dst; the default stays when it is missing or empty. -1 when it was there and is no good. */
+static int
+load_line(const struct config *c, const char *name, char *dst, size_t size, struct diag *d)
+{
+	char path[512];
+	char *text, *rest, *line;
+	int rc = 0;
+
+	switch (read_control(c, name, &text, d)) {
+	case READ_MISSING:
+		return 0;
+	case READ_BAD:
+		return -1;
+	case READ_OK:
+		break;
+	}
+	rest = text;
+	line = next_line(&rest);
+	if (line != NULL && line[0] != '\0') {
+		for (const char *p = line; *p != '\0'; p++) {
+			if ((uint8_t)*p < 32 || *p == 127) {
+				rc = -1;
+			}
+		}
+		if (rc == -1 || str_copy(dst, size, line) == -1) {
+			diag_put(d, DIAG_ERROR, control_path(c, name, path, sizeof path), 1,
+			    "expected one line of printable text, at most %zu octets", size - 1);
+			rc = -1;
+		}
+	}
+	free(text);
+	return rc;
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* A list file. 0 read, 1 missing, -1 no good. */
+static int
+load_names(const struct config *c, const char *name, struct names *l, struct diag *d)
+{
+	char *rest, *line;
+	size_t lines = 1;
+
+	switch (read_control(c, name, &l->mem, d)) {
+	case READ_MISSING:
+		return 1;
+	case READ_BAD:
+		return -1;
+	case READ_OK:
+		break;
+	}
+	for (char *p = l->mem; *p != '\0'; p++) {
+		*p = (char)ascii_lower(*p);
+		lines += *p == '\n';
+	}
+	l->v = malloc(lines * sizeof *l->v);
+	if (l->v == NULL) {
+		free(l->mem);
+		l->mem = NULL;
+		return -1;
+	}
+	rest = l->mem;
+	while ((line = next_line(&rest)) != NULL) {
+		if (is_entry(line)) {
+			l->v[l->n++] = line;
+		}
+	}
+	qsort(l->v, l->n, sizeof *l->v, compare_names);
+	return 0;
+}
+
+int
+names_have(const struct names *l, const char *name)
+{
+	return l->n > 0 && bsearch(&name, l->v, l->n, sizeof *l->v, compare_names) != NULL;
+}
+
+/* [ADDRESS:]PORT with IPv6 addresses in brackets and `*` for any. 0 or -1. */
+static int
+parse_endpoint(char *s, int *any, struct addr *a, uint16_t *port, uint16_t default_port)
+{
+	char *colon = strrchr(s, ':');
+	char *host = s;
+	const char *num = NULL;
+	uint64_t n = default_port;
+
+	if (s[0] == '[') {
+		char *close = strchr(s, ']');
+
+		if (close == NULL || (close[1] != ':' && close[1] != '\0')) {
+			return -1;
+		}
+		num = close[1] == ':' ? close + 2 : NULL;
+		host = s + 1;
+		*close = '\0';
+	} else if (colon != NULL) {
+		*colon = '\0';
+		num = colon + 1;
+	} else if (default_port == 0) {
+		host = NULL;
+		num = s;
+	}
+	if ((num != NULL && (parse_u64(num, strlen(num), 65535, &n) == -1 || n == 0)) || n == 0) {
+		return -1;
+	}
+	*port = (uint16_t)n;
+	*any = host == NULL || strcmp(host, "*") == 0;
+	memset(a, 0, sizeof *a);
+	return *any ? 0 : addr_parse(a, host, strlen(host));
+}
+
+int
+control_parse_listen(struct listen_conf *l, char *line, struct diag *d, const char *file, int n)
+{
+	char *word = next_word(&line);
+	unsigned p = 0;
+
+	memset(l, 0, sizeof *l);
+	while (p < PROFILE_COUNT && (word == NULL || strcmp(word, profile_names[p]) != 0)) {
+		p++;
+	}
+	if (p == PROFILE_COUNT) {
+		diag_put(d, DIAG_ERROR, file, n, "expected submission, submissions, smtp or inside first");
+		return -1;
+	}
+	l->profile = (enum profile)p;
+	word = next_word(&line);
+	if (word == NULL || parse_endpoint(word, &l->any, &l->addr, &l->port, 0) == -1) {
+		diag_put(d, DIAG_ERROR, file, n, "expected [ADDRESS:]PORT after the profile, as in 587, 192.0.2.1:587 or [2001:db8::1]:587");
+		return -1;
+	}
+	while ((word = next_word(&line)) != NULL) {
+		if (l->profile != PROFILE_INSIDE || strncmp(word, "from=", 5) != 0 || strchr(word, '@') == NULL ||
+		    str_copy(l->from, sizeof l->from, word + 5) == -1) {
+			diag_put(d, DIAG_ERROR, file, n, "expected nothing more, or from=USER@DOMAIN with the profile inside");
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static int
+load_listen(struct config *c, struct diag *d)
+{
+	char builtin[] = LISTEN_DEFAULT;
+	char path[512] = "LISTEN_DEFAULT";
+	char *text = NULL;
+	char *rest = builtin;
+	char *line;
+	int n = 0, rc = -1;
+
+	switch (read_control(c, "listen", &text, d)) {
+	case READ_BAD:
+		return -1;
+	case READ_OK:
+		rest = text;
+		control_path(c, "listen", path, sizeof path);
+		break;
+	case READ_MISSING:
+		break;
+	}
+	while ((line = next_line(&rest)) != NULL) {
+		n++;
+		if (!is_entry(line)) {
+			continue;
+		}
+		if (c->listeners == LISTENERS_MAX) {
+			diag_put(d, DIAG_ERROR, path, n, "more than %d listeners (LISTENERS_MAX)", LISTENERS_MAX);
+			goto out;
+		}
+		if (control_parse_listen(&c->listen[c->listeners], line, d, path, n) == -1) {
+			goto out;
+		}
+		c->listeners++;
+	}
+	if (c->listeners == 0) {
+		diag_put(d, DIAG_ERROR, path, 0, "no listener; expected lines like `submission 587`");
+		goto out;
+	}
+	rc = 0;
+out:
+	free(text);
+	return rc;
+}
+
+int
+control_parse_spool(struct config *c, char *line, struct diag *d, const char *file, int n)
+{
+	const char *kind = next_word(&line);
+	const char *dir = next_word(&line);
+	const char *prefix = next_word(&line);
+	struct buf b;
+
+	if (kind != NULL && strcmp(kind, "queue") == 0 && prefix == NULL) {
+		c->spool = SPOOL_QUEUE;
+		dir = dir == NULL ? "queue" : dir;
+	} else if (kind != NULL && strcmp(kind, "maildir") == 0 && dir != NULL && next_word(&line) == NULL) {
+		c->spool = SPOOL_MAILDIR;
+	} else if (kind != NULL && strcmp(kind, "maildir-plain") == 0 && dir != NULL && prefix == NULL) {
+		c->spool = SPOOL_MAILDIR_PLAIN;
+	} else {
+		diag_put(d, DIAG_ERROR, file, n, "expected `queue [DIR]`, `maildir DIR [PREFIX]` or `maildir-plain DIR`");
+		return -1;
+	}
+	buf_init(&b, c->spool_dir, sizeof c->spool_dir);
+	if (dir[0] != '/') {
+		buf_fmt(&b, "%s/", c->home);
+	}
+	buf_str(&b, dir);
+	buf_cstr(&b);
+	if (b.full || str_copy(c->spool_prefix, sizeof c->spool_prefix, prefix == NULL ? "" : prefix) == -1) {
+		diag_put(d, DIAG_ERROR, file, n, "directory or prefix is too long");
+		return -1;
+	}
+	return 0;
+}
+
+static int
+load_spool(struct config *c, struct diag *d)
+{
+	char line[512] = SPOOL_DEFAULT;
+	char path[512];
+
+	if (load_line(c, "spool", line, sizeof line, d) == -1) {
+		return -1;
+	}
+	return control_parse_spool(c, line, d, control_path(c, "spool", path, sizeof path), 1);
+}
+
+static int
+load_databytes(struct config *c, struct diag *d)
+{
+	char line[32] = "";
+	char path[512];
+	uint64_t n;
+
+	c->databytes = DATABYTES;
+	if (load_line(c, "databytes", line, sizeof line, d) == -1) {
+		return -1;
+	}
+	if (line[0] == '\0') {
+		return 0;
+	}
+	if (parse_u64(line, strlen(line), INT64_MAX, &n) == -1) {
+		diag_put(d, DIAG_ERROR, control_path(c, "databytes", path, sizeof path), 1,
+		    "expected a number of octets, 0 for no limit; using %lld", (long long)DATABYTES);
+		return -1;
+	}
+	c->databytes = n;
+	return 0;
+}
+
+static void
+load_relayclients(struct config *c, struct diag *d)
+{
+	char path[512];
+	char *text, *rest, *line;
+	size_t lines = 1;
+	int n = 0;
+
+	if (read_control(c, "relayclients", &text, d) != READ_OK) {
+		return;
+	}
+	control_path(c, "relayclients", path, sizeof path);
+	for (const char *p = text; *p != '\0'; p++) {
+		lines += *p == '\n';
+	}
+	c->relayclients = malloc(lines * sizeof *c->relayclients);
+	rest = text;
+	while (c->relayclients != NULL && (line = next_line(&rest)) != NULL) {
+		n++;
+		if (!is_entry(line)) {
+			continue;
+		}
+		if (addr_block_parse(&c->relayclients[c->relayclients_n], line, strlen(line)) == 0) {
+			c->relayclients_n++;
+			continue;
+		}
+		diag_put(d, DIAG_ERROR, path, n,
+		    "expected ADDRESS or ADDRESS/BITS with no bits set after the first BITS; nobody relays by address");
+		c->relayclients_n = 0;
+		break;
+	}
+	free(text);
+}
+
+static void
+load_cdb(struct config *c, const char *name, struct cdb *cdb, struct diag *d, const char *consequence)
+{
+	char path[512];
+
+	if (cdb_open(cdb, control_path(c, name, path, sizeof path)) == -1 && errno != ENOENT) {
+		diag_put(d, DIAG_ERROR, path, 0, "%s; %s", errno == EINVAL ? "not a cdb file" : strerror(errno), consequence);
+	}
+}
+
+static void
+load_policy(struct config *c, struct diag *d)
+{
+	char path[512];
+
+	control_path(c, "rcpthosts", path, sizeof path);
+	switch (load_names(c, "rcpthosts", &c->rcpthosts, d)) {
+	case 0:
+		c->have_rcpthosts = 1;
+		break;
+	case 1:
+		for (unsigned i = 0; i < c->listeners; i++) {
+			if (c->listen[i].profile == PROFILE_SMTP) {
+				diag_put(d, DIAG_ERROR, path, 0,
+				    "missing: strangers may send to no domain; make it, empty if there is none");
+				break;
+			}
+		}
+		break;
+	default:
+		diag_put(d, DIAG_ERROR, path, 0, "refusing all mail from strangers until it can be read");
+		break;
+	}
+	load_cdb(c, "morercpthosts.cdb", &c->morercpthosts, d, "only rcpthosts counts");
+	load_cdb(c, "tcp.smtp.cdb", &c->rules, d, "nobody relays by its rules");
+	load_relayclients(c, d);
+	if (load_names(c, "badmailfrom", &c->badmailfrom, d) == -1) {
+		diag_put(d, DIAG_ERROR, control_path(c, "badmailfrom", path, sizeof path), 0, "no sender is refused by it");
+	}
+}
+
+static int
+hostname_ok(const char *s)
+{
+	return s[0] != '.' && s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';
+}
+
+/* Host name or address with optional port, as radius.conf has them. */
+static int
+parse_radius_host(struct radius_server *r, char *word)
+{
+	int any;
+
+	/* A bare IPv6 address has more than one colon and no port. */
+	if (word[0] != '[' && strchr(word, ':') != strrchr(word, ':')) {
+		r->port = 1812;
+		r->numeric = addr_parse(&r->addr, word, strlen(word)) == 0;
+		return r->numeric ? str_copy(r->name, sizeof r->name, word) : -1;
+	}
+	if (parse_endpoint(word, &any, &r->addr, &r->port, 1812) == 0) {
+		r->numeric = !any;
+		return any ? -1 : str_copy(r->name, sizeof r->name, word[0] == '[' ? word + 1 : word);
+	}
+	/* Not an address: a name. parse_endpoint() has cut the port off and checked it; a name of digits and dots is a typing error. */
+	if (r->port == 0 || word[0] == '[' || word[0] == '\0' || word[strspn(word, "0123456789.")] == '\0' ||
+	    !hostname_ok(word)) {
+		return -1;
+	}
+	return str_copy(r->name, sizeof r->name, word);
+}
+
+/* [timeout [retries]] [unsigned] [# comment] */
+static int
+parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const char *file, int n)
+{
+	char *word;
+	int numbers = 0;
+	uint64_t v;
+
+	r->timeout = RADIUS_TIMEOUT;
+	r->retries = RADIUS_RETRIES;
+	while ((word = next_word(&rest)) != NULL && word[0] != '#') {
+		if (strcmp(word, "unsigned") == 0) {
+			r->unsigned_ok = 1;
+		} else if (numbers == 0 && parse_u64(word, strlen(word), 60, &v) == 0 && v > 0) {
+			r->timeout = (int)v;
+			numbers++;
+		} else if (numbers == 1 && parse_u64(word, strlen(word), 10, &v) == 0) {
+			r->retries = (int)v;
+			numbers++;
+		} else {
+			/* Do not show the word: a secret with a space in it would end up here. */
+			diag_put(d, DIAG_ERROR, file, n,
+			    "after the secret expected [timeout 1-60 [retries 0-10]] [unsigned]; the secret itself may hold no space");
+			return -1;
+		}
+	}
+	if (r->timeout > RADIUS_DEADLINE) {
+		diag_put(d, DIAG_WARN, file, n, "timeout %d is over the %d seconds a whole login may take", r->timeout, RADIUS_DEADLINE);
+	}
+	return 0;
+}
+
+static int
+parse_radius_line(struct radius_conf *rc, struct secrets *s, char *line, struct diag *d, const char *file, int n)
+{
+	struct radius_server *r = &rc->server[rc->servers];
+	char *host = next_word(&line);
+	char *secret = next_word(&line);
+
+	memset(r, 0, sizeof *r);
+	if (parse_radius_host(r, host) == -1) {
+		diag_put(d, DIAG_ERROR, file, n, "expected a server first: NAME[:PORT], IPv4[:PORT] or [IPv6][:PORT]");
+		return -1;
+	}
+	if (secret == NULL) {
+		diag_put(d, DIAG_ERROR, file, n, "expected the shared secret after the server");
+		return -1;
+	}
+	if (str_copy(s->radius[rc->servers], sizeof s->radius[0], secret) == -1) {
+		diag_put(d, DIAG_ERROR, file, n, "the secret is longer than %d octets", RADIUS_SECRET_MAX);
+		return -1;
+	}
+	if (strlen(secret) <= 10) {
+		diag_put(d, DIAG_WARN, file, n, "the secret is short; 16 or more random characters are safe");
+	}
+	if (parse_radius_tail(r, line, d, file, n) == -1) {
+		return -1;
+	}
+	if (r->unsigned_ok) {
+		diag_put(d, DIAG_WARN, file, n,
+		    "%s may answer without Message-Authenticator: logins can be forged on the way (CVE-2024-3596); see "
+		    "mailstile-control(5) for how to mend the server",
+		    r->name);
+	}
+	rc->servers++;
+	return 0;
+}
+
+int
+control_parse_radius(struct radius_conf *rc, struct secrets *s, size_t len, struct diag *d, const char *file)
+{
+	char *rest = (char *)s->file;
+	char *line;
+	int n = 0, rc_all = 0;
+
+	rc->servers = 0;
+	s->file[len] = '\0';
+	if (strlen(rest) != len) {
+		diag_put(d, DIAG_ERROR, file, 0, "contains a NUL octet; expected text");
+		rc_all = -1;
+	}
+	while (rc_all == 0 && (line = next_line(&rest)) != NULL) {
+		n++;
+		line += strspn(line, " \t");
+		if (!is_entry(line)) {
+			continue;
+		}
+		if (rc->servers == RADIUS_SERVERS_MAX) {
+			diag_put(d, DIAG_ERROR, file, n, "more than %d servers (RADIUS_SERVERS_MAX)", RADIUS_SERVERS_MAX);
+			rc_all = -1;
+		} else if (parse_radius_line(rc, s, line, d, file, n) == -1) {
+			rc_all = -1;
+		}
+	}
+	if (rc_all == 0 && rc->servers == 0) {
+		diag_put(d, DIAG_ERROR, file, 0, "names no server; expected lines `SERVER SECRET`");
+		rc_all = -1;
+	}
+	if (rc_all == -1) {
+		/* Half a list would ask the wrong servers. */
+		rc->servers = 0;
+		explicit_bzero(s->radius, sizeof s->radius);
+	}
+	explicit_bzero(s->file, sizeof s->file);
+	return rc_all;
+}
+
+static void
+load_radius(struct config *c, struct diag *d)
+{
+	char path[512];
+	struct stat st;
+	long n;
+
+	control_path(c, "radius.conf", path, sizeof path);
+	if (stat(path, &st) == -1 && errno == ENOENT) {
+		str_copy(path, sizeof path, RADIUS_CONF);
+	}
+	n = file_read(path, c->secrets->file, sizeof c->secrets->file - 1);
+	if (n == -1) {
+		diag_put(d, DIAG_ERROR, path, 0, "cannot be read: %s; nobody can log in", strerror(errno));
+		return;
+	}
+	if (stat(path, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+		diag_put(d, DIAG_WARN, path, 0, "others than its owner can read the secrets; expected mode 0600");
+	}
+	if (control_parse_radius(&c->radius, c->secrets, (size_t)n, d, path) == -1) {
+		diag_put(d, DIAG_ERROR, path, 0, "nobody can log in until this is mended");
+	}
+}
+
+static void
+load_certificate(struct config *c, struct diag *d)
+{
+	char certfile[512], keyfile[512];
+
+	cert_load(&c->chain, c->secrets, control_path(c, "servercert.pem", certfile, sizeof certfile),
+	    control_path(c, "serverkey.pem", keyfile, sizeof keyfile), d);
+}
+
+static int
+certificate_missing(const struct config *c)
+{
+	char path[512];
+
+	return access(control_path(c, "servercert.pem", path, sizeof path), F_OK) == -1 &&
+	    access(control_path(c, "serverkey.pem", path, sizeof path), F_OK) == -1;
+}
+
+int
+config_first_certificate(struct config *c, struct diag *d)
+{
+	char certfile[512], keyfile[512];
+
+	if (!certificate_missing(c)) {
+		return 0;
+	}
+	if (cert_generate(control_path(c, "servercert.pem", certfile, sizeof certfile),
+		control_path(c, "serverkey.pem", keyfile, sizeof keyfile), c->me, c->secrets, d) == -1) {
+		return -1;
+	}
+	load_certificate(c, d);
+	if (c->chain.key_type == 0) {
+		return -1;
+	}
+	diag_put(d, DIAG_NOTE, certfile, 0, "made a self-signed certificate for %s, SHA-256 %s", c->me, c->chain.fingerprint);
+	return 0;
+}
+
+static int
+load_me(struct config *c, struct diag *d)
+{
+	char path[512];
+
+	if (load_line(c, "me", c->me, sizeof c->me, d) == -1) {
+		return -1;
+	}
+	control_path(c, "me", path, sizeof path);
+	if (c->me[0] == '\0') {
+		diag_put(d, DIAG_ERROR, path, 0, "missing or empty; expected this host's full name, as in mail.example.net");
+		return -1;
+	}
+	if (!hostname_ok(c->me)) {
+		diag_put(d, DIAG_ERROR, path, 1, "expected a host name: letters, digits, hyphens and dots");
+		return -1;
+	}
+	if (strchr(c->me, '.') == NULL) {
+		diag_put(d, DIAG_WARN, path, 1, "is not fully qualified: it has no dot");
+	}
+	str_copy(c->greeting, sizeof c->greeting, c->me);
+	load_line(c, "smtpgreeting", c->greeting, sizeof c->greeting, d);
+	return 0;
+}
+
+struct config *
+config_load(const char *home, struct diag *d)
+{
+	struct config *c = calloc(1, sizeof *c);
+	int fatal;
+
+	if (c == NULL) {
+		return NULL;
+	}
+	c->secrets = secret_map();
+	if (c->secrets == NULL || str_copy(c->home, sizeof c->home, home == NULL ? HOME_DIR : home) == -1) {
+		diag_put(d, DIAG_ERROR, NULL, 0, "no memory for secrets, or the home directory's name is too long");
+		config_free(c);
+		return NULL;
+	}
+	/* Every part is read even when one is bad, so that `check` shows all faults at once. */
+	fatal = load_me(c, d) == -1;
+	fatal |= load_listen(c, d) == -1;
+	fatal |= load_spool(c, d) == -1;
+	load_databytes(c, d);
+	load_policy(c, d);
+	load_radius(c, d);
+	if (!certificate_missing(c)) {
+		load_certificate(c, d);
+	}
+	if (fatal) {
+		config_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void
+config_free(struct config *c)
+{
+	if (c == NULL) {
+		return;
+	}
+	cert_free(&c->chain);
+	secret_unmap(c->secrets);
+	cdb_close(&c->morercpthosts);
+	cdb_close(&c->rules);
+	free(c->relayclients);
+	free(c->rcpthosts.v);
+	free(c->rcpthosts.mem);
+	free(c->badmailfrom.v);
+	free(c->badmailfrom.mem);
+	free(c);
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/* Listening sockets: opening them, and keeping those that stay when the configuration changes. */
+#include "listen.h"
+
+#include "log.h"
+#include "str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int
+open_socket(const struct addr *a, uint16_t port)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = addr_to_sockaddr(a, port, &ss);
+	int one = 1;
+	int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd == -1) {
+		return -1;
+	}
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (ss.ss_family == AF_INET6) {
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+	}
+	if (bind(fd, (const struct sockaddr *)&ss, len) == -1 || listen(fd, 128) == -1) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+		return -1;
+	}
+	return fd;
+}
+
+static void
+log_listen(const struct config *c, unsigned conf, const struct addr *a, uint16_t port, int error)
+{
+	struct log_line l;
+	char text[ADDR_TEXT_MAX];
+
+	log_begin(&l, error == 0 ? LOG_INFO : LOG_ERR, "listen");
+	log_str(&l, "profile", profile_name(c->listen[conf].profile));
+	log_fmt(&l, "addr", addr_is_v4(a) ? "%s:%u" : "[%s]:%u", addr_text(a, text), port);
+	if (error != 0) {
+		log_str(&l, "error", strerror(error));
+	}
+	log_end(&l);
+}
+
+/* The socket of `old` for this address, taken out of it, or a new one, or -1. */
+static int
+find_or_open(struct listeners *old, const struct config *c, unsigned conf, const struct addr *a, uint16_t port, int quiet)
+{
+	int fd;
+
+	for (unsigned i = 0; i < old->n; i++) {
+		struct listener *l = &old->l[i];
+
+		if (l->fd != -1 && l->port == port && memcmp(&l->addr, a, sizeof *a) == 0) {
+			fd = l->fd;
+			l->fd = -1;
+			return fd;
+		}
+	}
+	fd = open_socket(a, port);
+	if (fd != -1 || !quiet) {
+		log_listen(c, conf, a, port, fd == -1 ? errno : 0);
+	}
+	return fd;
+}
+
+static int
+add(struct listeners *ls, struct listeners *old, const struct config *c, unsigned conf, const struct addr *a, int quiet)
+{
+	struct listener *l = &ls->l[ls->n];
+
+	l->conf = conf;
+	l->addr = *a;
+	l->port = c->listen[conf].port;
+	l->fd = find_or_open(old, c, conf, a, l->port, quiet);
+	if (l->fd == -1) {
+		return 0;
+	}
+	ls->n++;
+	return 1;
+}
+
+unsigned
+listen_apply(struct listeners *ls, const struct config *c)
+{
+	static const struct addr any6;
+	static const struct addr any4 = { .ip = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff } };
+	struct listeners old = *ls;
+	unsigned missing = 0;
+
+	ls->n = 0;
+	for (unsigned i = 0; i < c->listeners; i++) {
+		int got;
+
+		if (c->listen[i].any) {
+			/* A kernel without IPv6 is no fault; one without either is. */
+			got = add(ls, &old, c, i, &any6, 1);
+			got += add(ls, &old, c, i, &any4, got > 0 && errno != EADDRINUSE);
+		} else {
+			got = add(ls, &old, c, i, &c->listen[i].addr, 0);
+		}
+		missing += got == 0;
+	}
+	listen_close(&old);
+	return missing;
+}
+
+void
+listen_close(struct listeners *ls)
+{
+	for (unsigned i = 0; i < ls->n; i++) {
+		if (ls->l[i].fd != -1) {
+			close(ls->l[i].fd);
+		}
+	}
+	ls->n = 0;
+}
+
+void
+listen_adopt(struct listeners *ls, int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof ss;
+	struct listener *l = &ls->l[ls->n];
+
+	if (ls->n == LISTEN_SOCKETS_MAX || getsockname(fd, (struct sockaddr *)&ss, &len) == -1 ||
+	    addr_from_sockaddr(&l->addr, &l->port, (const struct sockaddr *)&ss) == -1) {
+		close(fd);
+		return;
+	}
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	l->fd = fd;
+	ls->n++;
+}

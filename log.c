@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * Log lines to syslog (RFC 3164 framing over /dev/log) or stderr. Our own client instead of syslog(3), so that a chrooted
+ * warden keeps the descriptor main opened, a stuck syslogd never blocks mail, and no line is ever built from a foreign format.
+ */
+#include "log.h"
+
+#include "str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define VALUE_MAX 400
+
+static struct {
+	enum log_target target;
+	int fd;
+	int broken;
+} logger = { LOG_TO_STDERR, STDERR_FILENO, 0 };
+
+static int
+syslog_connect(void)
+{
+	static const struct sockaddr_un dev_log = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd == -1) {
+		return -1;
+	}
+	if (connect(fd, (const struct sockaddr *)&dev_log, sizeof dev_log) == -1) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+		return -1;
+	}
+	return fd;
+}
+
+int
+log_open(enum log_target target)
+{
+	logger.target = target;
+	logger.broken = 0;
+	if (target == LOG_TO_STDERR) {
+		logger.fd = STDERR_FILENO;
+		return 0;
+	}
+	logger.fd = syslog_connect();
+	logger.broken = logger.fd == -1;
+	return logger.broken ? -1 : 0;
+}
+
+void
+log_reopen(void)
+{
+	int fd;
+
+	if (logger.target != LOG_TO_SYSLOG || !logger.broken) {
+		return;
+	}
+	fd = syslog_connect();
+	if (fd == -1) {
+		return;
+	}
+	if (logger.fd != -1) {
+		close(logger.fd);
+	}
+	logger.fd = fd;
+	logger.broken = 0;
+}
+
+void
+log_close(void)
+{
+	logger.target = LOG_TO_STDERR;
+	logger.fd = -1;
+}
+
+static void
+line_add(struct log_line *l, const void *p, size_t len)
+{
+	/* One octet stays free for the line feed. */
+	if (len < sizeof l->mem - l->len) {
+		memcpy(l->mem + l->len, p, len);
+		l->len += len;
+	}
+}
+
+void
+log_begin(struct log_line *l, int prio, const char *ev)
+{
+	l->len = 0;
+	l->prio = prio;
+	line_add(l, "ev=", 3);
+	line_add(l, ev, strlen(ev));
+}
+
+static void
+add_key(struct log_line *l, const char *key)
+{
+	line_add(l, " ", 1);
+	line_add(l, key, strlen(key));
+	line_add(l, "=", 1);
+}
+
+void
+log_mem(struct log_line *l, const char *key, const void *value, size_t len)
+{
+	char mem[VALUE_MAX];
+	struct buf b;
+
+	buf_init(&b, mem, sizeof mem);
+	buf_escaped(&b, value, len, 0);
+	add_key(l, key);
+	line_add(l, b.len > 0 ? mem : "-", b.len > 0 ? b.len : 1);
+	if (b.full) {
+		line_add(l, "...", 3);
+	}
+}
+
+void
+log_text(struct log_line *l, const char *key, const char *text)
+{
+	char mem[VALUE_MAX];
+	struct buf b;
+
+	buf_init(&b, mem, sizeof mem);
+	buf_escaped(&b, text, strlen(text), 1);
+	add_key(l, key);
+	line_add(l, "\"", 1);
+	line_add(l, mem, b.len);
+	line_add(l, "\"", 1);
+}
+
+void
+log_str(struct log_line *l, const char *key, const char *value)
+{
+	log_mem(l, key, value == NULL ? "" : value, value == NULL ? 0 : strlen(value));
+}
+
+void
+log_num(struct log_line *l, const char *key, long long n)
+{
+	log_fmt(l, key, "%lld", n);
+}
+
+/* Format into mem[VALUE_MAX], cutting what does not fit. */
+static const char *__attribute__((format(printf, 2, 0)))
+format_value(char *mem, const char *fmt, va_list ap)
+{
+	if (vsnprintf(mem, VALUE_MAX, fmt, ap) < 0) {
+		mem[0] = '\0';
+	}
+	return mem;
+}
+
+void
+log_fmt(struct log_line *l, const char *key, const char *fmt, ...)
+{
+	char mem[VALUE_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_str(l, key, format_value(mem, fmt, ap));
+	va_end(ap);
+}
+
+static void
+send_syslog(const struct log_line *l)
+{
+	char head[64];
+	char packet[sizeof head + sizeof l->mem];
+	struct buf b;
+	time_t now = time(NULL);
+	struct tm tm;
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+	if (logger.fd == -1) {
+		return;
+	}
+	gmtime_r(&now, &tm);
+	buf_init(&b, packet, sizeof packet);
+	buf_fmt(&b, "<%d>%.3s %2d %02d:%02d:%02d mailstile[%d]: ", LOG_MAIL | l->prio, months + 3 * tm.tm_mon, tm.tm_mday,
+	    tm.tm_hour, tm.tm_min, tm.tm_sec, (int)getpid());
+	buf_add(&b, l->mem, l->len);
+	if (send(logger.fd, packet, b.len, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 && errno != EAGAIN && errno != ENOBUFS) {
+		logger.broken = 1;
+	}
+}
+
+void
+log_end(struct log_line *l)
+{
+	if (logger.target == LOG_TO_SYSLOG) {
+		send_syslog(l);
+		return;
+	}
+	l->mem[l->len] = '\n';
+	/* One write, so that lines of several processes do not mix. A lost line must not stop mail. */
+	if (write(logger.fd, l->mem, l->len + 1) == -1) {
+		logger.broken = 1;
+	}
+}
+
+void
+log_msg(int prio, const char *ev, const char *fmt, ...)
+{
+	char mem[VALUE_MAX];
+	struct log_line l;
+	va_list ap;
+
+	log_begin(&l, prio, ev);
+	va_start(ap, fmt);
+	log_text(&l, "msg", format_value(mem, fmt, ap));
+	va_end(ap);
+	log_end(&l);
+}

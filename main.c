@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/* The applets: by the first word, or by the name the program was called with. Nearly empty, so that tests can link all the rest. */
+#include "cert.h"
+#include "config.h"
+#include "queue.h"
+#include "server.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int
+version_main(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	printf("mailstile %s\n", VERSION);
+	return 0;
+}
+
+static const struct applet {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} applets[] = {
+	{ "serve", serve_main },
+	{ "inetd", inetd_main },
+	{ "check", check_main },
+	{ "keygen", keygen_main },
+	{ "mkqueue", mkqueue_main },
+	{ "version", version_main },
+};
+
+static const struct applet *
+find(const char *name)
+{
+	for (size_t i = 0; i < sizeof applets / sizeof applets[0]; i++) {
+		if (strcmp(applets[i].name, name) == 0) {
+			return &applets[i];
+		}
+	}
+	return NULL;
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *name = argc > 0 ? argv[0] : "";
+	const char *slash = strrchr(name, '/');
+	const struct applet *a = find(slash == NULL ? name : slash + 1);
+
+	if (a != NULL) {
+		return a->run(argc, argv);
+	}
+	a = argc > 1 ? find(argv[1]) : NULL;
+	if (a != NULL) {
+		return a->run(argc - 1, argv + 1);
+	}
+	fprintf(stderr, "usage: mailstile serve | inetd | check | keygen | mkqueue | version [options]; see mailstile(8)\n");
+	return 100;
+}

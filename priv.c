@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * Giving up privileges, the same way for every role: chroot, groups, ids, proof that they are gone, rlimits, no_new_privs, and the
+ * system call filter. The filters are tables; a system call that is not in one kills the process. The few kernel constants are spelled
+ * out here, so that cross builds need no kernel headers.
+ */
+#include "priv.h"
+
+#include "config.h"
+#include "log.h"
+#include "str.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <grp.h>
+#include <limits.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int
+find_user(const char *name, uid_t *uid)
+{
+	const struct passwd *pw = getpwnam(name);
+	uint64_t n;
+
+	if (pw != NULL) {
+		*uid = pw->pw_uid;
+		return 0;
+	}
+	if (parse_u64(name, strlen(name), UINT32_MAX - 1, &n) == 0) {
+		*uid = (uid_t)n;
+		return 0;
+	}
+	return -1;
+}
+
+static int
+find_group(const char *name, gid_t *gid)
+{
+	const struct group *gr = getgrnam(name);
+	uint64_t n;
+
+	if (gr != NULL) {
+		*gid = gr->gr_gid;
+		return 0;
+	}
+	if (parse_u64(name, strlen(name), UINT32_MAX - 1, &n) == 0) {
+		*gid = (gid_t)n;
+		return 0;
+	}
+	return -1;
+}
+
+int
+priv_lookup(struct priv_ids *ids, const char **missing)
+{
+	const struct {
+		const char *name;
+		uid_t *uid;
+	} users[] = {
+		{ USER_SMTP, &ids->smtp_uid },
+		{ USER_SPOOL, &ids->spool_uid },
+		{ USER_SEND, &ids->send_uid },
+		{ USER_REMOTE, &ids->remote_uid },
+	};
+
+	memset(ids, 0, sizeof *ids);
+	ids->root = geteuid() == 0;
+	if (!ids->root) {
+		ids->smtp_uid = ids->spool_uid = ids->send_uid = ids->remote_uid = geteuid();
+		ids->smtp_gid = ids->spool_gid = getegid();
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof users / sizeof users[0]; i++) {
+		*missing = users[i].name;
+		if (find_user(users[i].name, users[i].uid) == -1 || *users[i].uid == 0) {
+			return -1;
+		}
+	}
+	*missing = GROUP_SPOOL;
+	if (find_group(GROUP_SPOOL, &ids->spool_gid) == -1) {
+		return -1;
+	}
+	*missing = GROUP_SMTP;
+	return find_group(GROUP_SMTP, &ids->smtp_gid);
+}
+
+static void
+limit(int what, rlim_t n)
+{
+	struct rlimit r = { n, n };
+
+	if (setrlimit(what, &r) == -1) {
+		log_msg(LOG_ERR, "crash", "setrlimit %d: %s", what, strerror(errno));
+		_exit(111);
+	}
+}
+
+static void
+become(uid_t uid, gid_t gid, int dirfd)
+{
+	uid_t r, e, s;
+	gid_t rg, eg, sg;
+
+	if ((dirfd != -1 && (fchdir(dirfd) == -1 || chroot(".") == -1 || chdir("/") == -1)) || setgroups(0, NULL) == -1 ||
+	    setresgid(gid, gid, gid) == -1 || setresuid(uid, uid, uid) == -1) {
+		log_msg(LOG_ERR, "crash", "cannot give up root: %s", strerror(errno));
+		_exit(111);
+	}
+	if (getresuid(&r, &e, &s) == -1 || getresgid(&rg, &eg, &sg) == -1 || r != uid || e != uid || s != uid || rg != gid ||
+	    eg != gid || sg != gid || setuid(0) == 0) {
+		log_msg(LOG_ERR, "crash", "root did not go away");
+		_exit(111);
+	}
+}
+
+void
+priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t fsize)
+{
+	int smtp = role != PRIV_WARDEN;
+
+	if (ids->root) {
+		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);
+	}
+	/* Set after the ids, which clear it: no warden outlives main. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 && errno != EINVAL) {
+		log_msg(LOG_ERR, "crash", "no_new_privs: %s", strerror(errno));
+		_exit(111);
+	}
+	limit(RLIMIT_CORE, 0);
+	limit(RLIMIT_FSIZE, fsize >= RLIM_INFINITY / 2 ? RLIM_INFINITY : (rlim_t)fsize);
+	if (role != PRIV_RESOLVER) {
+		limit(RLIMIT_NPROC, 0);
+		/* 0-4 are all an smtp process may ever have; see session_descriptors in warden.c. */
+		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
+	}
+}
+
+void
+priv_close_from(int first)
+{
+	long max;
+
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, first, UINT_MAX, 0) == 0) {
+		return;
+	}
+#endif
+	max = sysconf(_SC_OPEN_MAX);
+	for (int fd = first; fd < (max > 0 && max < 65536 ? max : 65536); fd++) {
+		close(fd);
+	}
+}
+
+#if SECCOMP
+
+/* Classic BPF, as the kernel defines it. */
+struct bpf_insn {
+	uint16_t code;
+	uint8_t jt, jf;
+	uint32_t k;
+};
+struct bpf_prog {
+	uint16_t len;
+	const struct bpf_insn *insn;
+};
+#define BPF_LOAD_WORD 0x20  /* BPF_LD | BPF_W | BPF_ABS */
+#define BPF_JUMP_EQUAL 0x15 /* BPF_JMP | BPF_JEQ | BPF_K */
+#define BPF_JUMP_ABOVE 0x35 /* BPF_JMP | BPF_JGE | BPF_K */
+#define BPF_RETURN 0x06	    /* BPF_RET | BPF_K */
+#define SECCOMP_ALLOW 0x7fff0000U
+#define SECCOMP_KILL 0x80000000U /* the process; kernels before 4.14 kill the thread, which is the same here */
+#define FILTER_MODE 2
+#define OFFSET_NR 0
+#define OFFSET_ARCH 4
+
+/* AUDIT_ARCH_* of linux/audit.h. */
+#if defined(__x86_64__)
+#define ARCH_TOKEN 0xc000003eU
+#elif defined(__i386__)
+#define ARCH_TOKEN 0x40000003U
+#elif defined(__aarch64__)
+#define ARCH_TOKEN 0xc00000b7U
+#elif defined(__arm__) && __BYTE_ORDER == __LITTLE_ENDIAN
+#define ARCH_TOKEN 0x40000028U
+#elif defined(__mips__) && _MIPS_SIM == _ABIO32 && __BYTE_ORDER == __BIG_ENDIAN
+#define ARCH_TOKEN 0x00000008U
+#elif defined(__mips__) && _MIPS_SIM == _ABIO32
+#define ARCH_TOKEN 0x40000008U
+#elif defined(__riscv) && __riscv_xlen == 64
+#define ARCH_TOKEN 0xc00000f3U
+#elif defined(__powerpc__) && !defined(__powerpc64__)
+#define ARCH_TOKEN 0x00000014U
+#else
+#error "priv.c knows no seccomp architecture token for this CPU: add it, or set SECCOMP to 0"
+#endif
+
+/* Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. */
+static const int smtp_calls[] = {
+	SYS_read, SYS_write, SYS_close, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_exit, SYS_exit_group, SYS_rt_sigreturn,
+	SYS_restart_syscall,
+#ifdef SYS_poll
+	SYS_poll,
+#endif
+#ifdef SYS_ppoll
+	SYS_ppoll,
+#endif
+#ifdef SYS_ppoll_time64
+	SYS_ppoll_time64,
+#endif
+	/* Where the vDSO has no clock. */
+#ifdef SYS_clock_gettime
+	SYS_clock_gettime,
+#endif
+#ifdef SYS_clock_gettime64
+	SYS_clock_gettime64,
+#endif
+#ifdef SYS_gettimeofday
+	SYS_gettimeofday,
+#endif
+#ifdef SYS_sigreturn
+	SYS_sigreturn,
+#endif
+};
+
+/* The warden adds files of the spool, UDP to the RADIUS servers, memory for radcli, locks on the shared map. */
+static const int warden_calls[] = {
+	SYS_openat, SYS_linkat, SYS_unlinkat, SYS_fsync, SYS_lseek, SYS_fchmod, SYS_socket, SYS_connect, SYS_sendto, SYS_recvfrom,
+	SYS_getsockname, SYS_getsockopt, SYS_setsockopt, SYS_bind, SYS_fcntl, SYS_munmap, SYS_mprotect, SYS_brk, SYS_madvise,
+	SYS_mremap, SYS_getpid, SYS_gettid, SYS_getrandom, SYS_wait4, SYS_eventfd2, SYS_rt_sigaction, SYS_rt_sigprocmask,
+	SYS_umask, SYS_readv, SYS_writev, SYS_pread64, SYS_nanosleep,
+#ifdef SYS_open
+	SYS_open,
+#endif
+#ifdef SYS_link
+	SYS_link,
+#endif
+#ifdef SYS_unlink
+	SYS_unlink,
+#endif
+#ifdef SYS_fstat
+	SYS_fstat,
+#endif
+#ifdef SYS_stat
+	SYS_stat,
+#endif
+#ifdef SYS_fstat64
+	SYS_fstat64,
+#endif
+#ifdef SYS_stat64
+	SYS_stat64,
+#endif
+#ifdef SYS_newfstatat
+	SYS_newfstatat,
+#endif
+#ifdef SYS_fstatat64
+	SYS_fstatat64,
+#endif
+#ifdef SYS_fstatat
+	SYS_fstatat,
+#endif
+#ifdef SYS_statx
+	SYS_statx,
+#endif
+#ifdef SYS_statfs
+	SYS_statfs,
+#endif
+#ifdef SYS_statfs64
+	SYS_statfs64,
+#endif
+#ifdef SYS_mmap
+	SYS_mmap,
+#endif
+#ifdef SYS_mmap2
+	SYS_mmap2,
+#endif
+#ifdef SYS_fcntl64
+	SYS_fcntl64,
+#endif
+#ifdef SYS__llseek
+	SYS__llseek,
+#endif
+#ifdef SYS_clock_nanosleep
+	SYS_clock_nanosleep,
+#endif
+#ifdef SYS_clock_nanosleep_time64
+	SYS_clock_nanosleep_time64,
+#endif
+#ifdef SYS_send
+	SYS_send,
+#endif
+};
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+static size_t
+allow(struct bpf_insn *f, size_t n, const int *calls, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		f[n++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, (uint32_t)calls[i] };
+		f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+	}
+	return n;
+}
+
+void
+priv_filter(enum priv_role role)
+{
+	struct bpf_insn f[8 + 2 * (COUNT(smtp_calls) + COUNT(warden_calls))];
+	struct bpf_prog prog = { .insn = f };
+	size_t n = 0;
+
+	f[n++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARCH };
+	f[n++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
+	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+	f[n++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
+#if defined(__x86_64__)
+	/* The x32 system calls share the token and have bit 30 set. */
+	f[n++] = (struct bpf_insn){ BPF_JUMP_ABOVE, 0, 1, 0x40000000U };
+	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+#endif
+	n = allow(f, n, smtp_calls, COUNT(smtp_calls));
+	if (role == PRIV_WARDEN) {
+		n = allow(f, n, warden_calls, COUNT(warden_calls));
+	}
+	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+	prog.len = (uint16_t)n;
+	if (prctl(PR_SET_SECCOMP, FILTER_MODE, &prog) == -1 && errno != EINVAL) {
+		log_msg(LOG_ERR, "crash", "seccomp: %s", strerror(errno));
+		_exit(111);
+	}
+}
+
+#else
+
+void
+priv_filter(enum priv_role role)
+{
+	(void)role;
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* Giving up privileges: the one block that every role goes through (style: chroot, groups, ids, rlimits, seccomp). */
+#ifndef MAILSTILE_PRIV_H
+#define MAILSTILE_PRIV_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* The users of the house, resolved once by main. When main is not root all are its own and `root` is 0. */
+struct priv_ids {
+	int root;
+	uid_t smtp_uid, spool_uid, send_uid, remote_uid;
+	gid_t smtp_gid, spool_gid;
+};
+
+enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RESOLVER };
+
+/* Look the names of config.h up. 0, or -1 with the missing name in *missing. */
+int priv_lookup(struct priv_ids *ids, const char **missing);
+
+/*
+ * Become `role` for good: chroot to `dirfd` (-1: stay), drop groups and ids, check that they cannot come back, set rlimits
+ * (`fsize`: largest file, 0 = none may be written, UINT64_MAX = no limit), no_new_privs, not dumpable. Without root only the
+ * parts that need none. Never returns with privileges left: on any failure logs and ends the process. The system call
+ * filter is priv_filter(), apart because a role may still need to open something first.
+ */
+void priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t fsize);
+/* Install the role's system call filter. A call outside it kills the process. Kernels without seccomp: a log line (once). */
+void priv_filter(enum priv_role role);
+
+/* Close every descriptor from `first` up. */
+void priv_close_from(int first);
+
+#endif

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * The spool, and qmail's queue (qmail-spec 1-3). A message N (the inode of its file) with split S is
+ *
+ *   mess/<N mod S>/N   the message; first line `Received: (qmail PID invoked from network); DATE`
+ *   intd/N = todo/N    `u<uid>\0p<pid>\0F<sender>\0` then `T<recipient>\0` for each
+ *
+ *   state  mess intd todo  meaning                        a crash here leaves
+ *   S1      -    -    -    number is free                 nothing
+ *   S2      +    -    -    being written                  an orphan, swept by atime after 36 h
+ *   S3      +    +    -    envelope being written         the same
+ *   S4      +    +    +    accepted: from here on it is delivered
+ *
+ * Steps and what makes them durable, in this order (qmail-spec 2.2, 3.4): message, fsync; its directory, fsync; envelope, fsync; its
+ * directory, fsync; link into todo/, fsync of todo/; trigger; and only then the client reads 250. The directory fsyncs are what
+ * qmail itself lacks on Linux. Wardens run this as USER_SPOOL with the spool as current (or root) directory.
+ */
+#include "queue.h"
+
+#include "msg.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define TRIES 9
+
+int
+spool_sync_dir(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc, saved;
+
+	if (fd == -1) {
+		return -1;
+	}
+	rc = fsync(fd);
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return rc;
+}
+
+static const char *
+mess_name(const struct spool *s, char *name, size_t size)
+{
+	snprintf(name, size, "mess/%llu/%llu", (unsigned long long)(s->id % s->split), (unsigned long long)s->id);
+	return name;
+}
+
+static const char *
+numbered(const struct spool *s, const char *dir, char *name, size_t size)
+{
+	snprintf(name, size, "%s/%llu", dir, (unsigned long long)s->id);
+	return name;
+}
+
+/*
+ * Make a file in pid/, learn its inode, and give it its name in mess/. The file system thereby hands out numbers without a lock. An
+ * EEXIST from link() means the number is taken (a wrapped counter, a restored queue): try another file. 0 or -1.
+ */
+static int
+make_mess(struct spool *s, int64_t now)
+{
+	char pidname[64], name[64];
+	struct stat st;
+
+	for (int i = 0; i < TRIES; i++) {
+		snprintf(pidname, sizeof pidname, "pid/%d.%lld.%u", (int)getpid(), (long long)now, ++s->serial);
+		s->fd = open(pidname, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
+		if (s->fd == -1) {
+			if (errno == EEXIST) {
+				continue;
+			}
+			return -1;
+		}
+		if (fstat(s->fd, &st) == -1) {
+			break;
+		}
+		if (sizeof(long) == 4 && st.st_ino > UINT32_MAX) {
+			errno = EOVERFLOW; /* a 32-bit qmail would cut the number */
+			break;
+		}
+		s->id = st.st_ino;
+		if (link(pidname, mess_name(s, name, sizeof name)) == 0) {
+			unlink(pidname);
+			return 0;
+		}
+		if (errno != EEXIST) {
+			break;
+		}
+		unlink(pidname);
+		close(s->fd);
+		s->fd = -1;
+		errno = EEXIST;
+	}
+	if (s->fd != -1) {
+		int saved = errno;
+
+		unlink(pidname);
+		close(s->fd);
+		s->fd = -1;
+		errno = saved;
+	}
+	return -1;
+}
+
+int
+queue_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now)
+{
+	(void)e;
+	if (make_mess(s, now) == -1) {
+		return -1;
+	}
+	buf_fmt(head, "Received: (qmail %d invoked from network); ", (int)getpid());
+	buf_date(head, now);
+	buf_ch(head, '\n');
+	return 0;
+}
+
+void
+queue_remove(struct spool *s)
+{
+	char name[64];
+
+	/* Envelope first: a mess file without one is only debris, an envelope without a mess file is a fault. */
+	if (s->made_todo) {
+		unlink(numbered(s, "todo", name, sizeof name));
+	}
+	if (s->made_intd) {
+		unlink(numbered(s, "intd", name, sizeof name));
+	}
+	unlink(mess_name(s, name, sizeof name));
+}
+
+/* Write intd/N and make it durable. */
+static int
+write_envelope(struct spool *s, const struct envelope *e)
+{
+	char name[64];
+	char mem[SMTP_PATH_MAX + 64];
+	struct buf b;
+	int fd = open(numbered(s, "intd", name, sizeof name), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	int rc = -1, saved;
+
+	if (fd == -1) {
+		return -1;
+	}
+	s->made_intd = 1;
+	buf_init(&b, mem, sizeof mem);
+	buf_fmt(&b, "u%lu", (unsigned long)s->uid);
+	buf_ch(&b, '\0');
+	buf_fmt(&b, "p%d", (int)getpid());
+	buf_ch(&b, '\0');
+	buf_ch(&b, 'F');
+	buf_add(&b, e->sender, strlen(e->sender) + 1);
+	if (b.full) {
+		errno = EOVERFLOW;
+	} else if (write_all(fd, b.p, b.len) == 0 && write_all(fd, e->to, e->len) == 0 && fsync(fd) == 0) {
+		rc = 0;
+	}
+	saved = errno;
+	if (close(fd) == -1 && rc == 0) {
+		saved = errno;
+		rc = -1;
+	}
+	errno = saved;
+	return rc;
+}
+
+/* Wake qmail-send, if there is one: open, one octet, close, with nothing in between (qmail-spec 3.2). */
+static void
+pull_trigger(void)
+{
+	int fd = open("lock/trigger", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd != -1) {
+		ssize_t n = write(fd, "", 1);
+
+		(void)n; /* no reader, or one that is already awake */
+		close(fd);
+	}
+}
+
+int
+queue_commit(struct spool *s, const struct envelope *e)
+{
+	char messdir[32], todo[64], intd[64];
+	int saved;
+
+	snprintf(messdir, sizeof messdir, "mess/%llu", (unsigned long long)(s->id % s->split));
+	numbered(s, "intd", intd, sizeof intd);
+	numbered(s, "todo", todo, sizeof todo);
+	if (fsync(s->fd) == -1 || spool_sync_dir(messdir) == -1 || write_envelope(s, e) == -1 || spool_sync_dir("intd") == -1 ||
+	    link(intd, todo) == -1) {
+		spool_abort(s);
+		return -1;
+	}
+	s->made_todo = 1;
+	if (spool_sync_dir("todo") == -1) {
+		spool_abort(s);
+		return -1;
+	}
+	saved = close(s->fd);
+	s->fd = -1;
+	if (saved == -1) {
+		saved = errno;
+		queue_remove(s);
+		errno = saved;
+		return -1;
+	}
+	pull_trigger();
+	return 0;
+}
+
+/* ---- both kinds of spool ---- */
+
+/*
+ * The number of numeric subdirectories of `dir`/`sub`, when they are 0..n-1; -1 with errno, or EINVAL when there is a hole.
+ */
+static long
+count_split(const char *dir, const char *sub)
+{
+	char path[512];
+	DIR *d;
+	const struct dirent *de;
+	uint64_t n, top = 0;
+	long count = 0;
+
+	snprintf(path, sizeof path, "%s/%s", dir, sub);
+	d = opendir(path);
+	if (d == NULL) {
+		return -1;
+	}
+	while ((de = readdir(d)) != NULL) {
+		struct stat st;
+
+		if (parse_u64(de->d_name, strlen(de->d_name), 100000000000ULL, &n) == 0 &&
+		    fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode)) {
+			count++;
+			top = n > top ? n : top;
+		}
+	}
+	closedir(d);
+	if (count > 0 && (uint64_t)count != top + 1) {
+		errno = EINVAL;
+		return -1;
+	}
+	return count;
+}
+
+static int
+check_queue(struct spool *s, const char *dir, struct diag *d)
+{
+	static const char *const parts[] = { "info", "local", "remote" };
+	long split = count_split(dir, "mess");
+
+	if (split <= 0) {
+		diag_put(d, DIAG_ERROR, dir, 0, "no queue here (%s); make one with `mailstile mkqueue`",
+		    split == 0 ? "mess/ has no numbered subdirectories" : strerror(errno));
+		return -1;
+	}
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+		long n = count_split(dir, parts[i]);
+
+		/* Only root and USER_SEND can look into these. */
+		if (n != split && !(n == -1 && errno == EACCES)) {
+			diag_put(d, DIAG_ERROR, dir, 0, "mess/ is split %ld ways, but %s/ is not; see `mailstile mkqueue`", split, parts[i]);
+			return -1;
+		}
+	}
+	if (count_split(dir, "todo") > 0) {
+		diag_put(d, DIAG_ERROR, dir, 0, "todo/ is split: a queue with the big-todo patch, which is not supported");
+		return -1;
+	}
+	s->split = (unsigned)split;
+	return 0;
+}
+
+static int
+check_maildir(const char *dir, struct diag *d)
+{
+	static const char *const parts[] = { "tmp", "new", "cur" };
+	char path[512];
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, parts[i]);
+		if (stat(path, &st) == -1 || !S_ISDIR(st.st_mode)) {
+			diag_put(d, DIAG_ERROR, path, 0, "expected a directory: a Maildir has tmp, new and cur (see maildirmake)");
+			return -1;
+		}
+	}
+	return 0;
+}
+
+int
+spool_open(struct spool *s, enum spool_kind kind, const char *dir, struct diag *d)
+{
+	memset(s, 0, sizeof *s);
+	s->kind = kind;
+	s->fd = -1;
+	s->split = 1;
+	return kind == SPOOL_QUEUE ? check_queue(s, dir, d) : check_maildir(dir, d);
+}
+
+int
+spool_room(const struct spool *s, uint64_t size)
+{
+	struct statvfs v;
+	uint64_t room;
+
+	(void)s;
+	if (statvfs(".", &v) == -1) {
+		return V_SPOOL_ERROR;
+	}
+	if ((v.f_flag & ST_RDONLY) != 0) {
+		return V_SPOOL_ERROR;
+	}
+	room = (uint64_t)v.f_bavail * (v.f_frsize != 0 ? v.f_frsize : v.f_bsize);
+	if (size > UINT64_MAX - SPOOL_RESERVE || room < size + SPOOL_RESERVE) {
+		return V_NO_SPACE;
+	}
+	/* Some file systems have no fixed number of inodes and report none. */
+	if (v.f_files > 0 && v.f_favail < SPOOL_RESERVE_INODES) {
+		return V_NO_SPACE;
+	}
+	return 0;
+}
+
+int
+spool_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now)
+{
+	s->head = 0;
+	s->made_intd = s->made_todo = 0;
+	return s->kind == SPOOL_QUEUE ? queue_begin(s, e, head, now) : maildir_begin(s, e, head, now);
+}
+
+int
+spool_commit(struct spool *s, const struct envelope *e)
+{
+	return s->kind == SPOOL_QUEUE ? queue_commit(s, e) : maildir_commit(s, e);
+}
+
+void
+spool_abort(struct spool *s)
+{
+	int saved = errno;
+
+	if (s->fd != -1) {
+		close(s->fd);
+		s->fd = -1;
+		if (s->kind == SPOOL_QUEUE) {
+			queue_remove(s);
+		} else {
+			maildir_remove(s);
+		}
+	}
+	errno = saved;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The spool: writers for qmail's queue and for Maildirs, with durable commit. Wardens only, as USER_SPOOL, inside the
+ * spool's directory. Formats: the head of queue.c and maildir.c.
+ */
+#ifndef MAILSTILE_QUEUE_H
+#define MAILSTILE_QUEUE_H
+
+#include "config.h"
+#include "control.h"
+#include "diag.h"
+#include "str.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* More than trace lines and added fields ever take at the head of a message file. */
+#define SPOOL_HEAD_MAX 65536
+
+/* The recipients' part of an envelope: `T<address>\0` records, as in qmail's queue. Costs memory only as it fills. */
+struct envelope {
+	char sender[SMTP_PATH_MAX + 4];
+	unsigned rcpts;
+	size_t len;
+	char to[SMTP_RCPT_MAX * (SMTP_PATH_MAX + 2 + 64)];
+};
+
+/* One spool, and the message that is being written to it. */
+struct spool {
+	enum spool_kind kind;
+	const char *prefix;	/* SPOOL_MAILDIR */
+	const char *host;	/* SPOOL_MAILDIR*: for file names */
+	uid_t uid;		/* goes into the envelope's `u` */
+	unsigned split;		/* SPOOL_QUEUE */
+	int dir;		/* the spool's directory, or -1: the current one */
+	int fd;			/* message file, -1 = none */
+	uint64_t id;		/* its number */
+	int made_intd, made_todo; /* these names are ours to remove */
+	off_t head;		/* Maildir: octets that are this recipient's own */
+	unsigned serial;	/* names made by this process */
+	char name[128];		/* Maildir: file name in tmp/ */
+};
+
+/*
+ * Prepare `s` for the spool in directory `dir` of kind `kind`: counts the queue's split and checks its layout; refuses a big-todo
+ * queue. 0, or -1 with the fault given to `d`. Opens nothing that stays open.
+ */
+int spool_open(struct spool *s, enum spool_kind kind, const char *dir, struct diag *d);
+
+/* 0 when the reserve and `size` more octets are free; V_NO_SPACE or V_SPOOL_ERROR otherwise (msg.h). */
+int spool_room(const struct spool *s, uint64_t size);
+
+/*
+ * Make the file of a new message: open for appending in s->fd, its number in s->id. What belongs at its head is written (Maildir:
+ * Return-Path and Delivered-To) or appended to `head` (queue: qmail's own Received line), to which the caller adds the network's Received
+ * lines and which it then writes. 0, or -1 with errno and nothing left behind.
+ */
+int spool_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now);
+
+/*
+ * Make message and envelope durable, directory entries too, and hand them to the reader (queue: link into todo/, pull the
+ * trigger; Maildir: link into new/). Closes s->fd. 0: everything is on disk. -1 with errno: nothing is left behind.
+ */
+int spool_commit(struct spool *s, const struct envelope *e);
+
+/* Remove the message that was begun, if any. Keeps errno. */
+void spool_abort(struct spool *s);
+
+/* For queue.c and maildir.c: the two families behind the functions above. */
+int queue_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now);
+int queue_commit(struct spool *s, const struct envelope *e);
+void queue_remove(struct spool *s);
+int maildir_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now);
+int maildir_commit(struct spool *s, const struct envelope *e);
+void maildir_remove(struct spool *s);
+/* fsync a directory by name. 0 or -1 with errno. */
+int spool_sync_dir(const char *path);
+
+/* `mailstile mkqueue`: create a queue with the right owners and modes, or verify one. Returns the exit status. */
+int mkqueue_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,779 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * Who is this? radcli keeps the dictionary and packs and unpacks attributes; everything that touches the network is here. radcli 1.2.11
+ * accepts replies with a wrong authenticator, from anywhere, and signs nothing, so the transport behind its socket hooks is the security
+ * boundary: each request gets a connected socket of its own and a Message-Authenticator as its first attribute; a reply must have the
+ * id, the Response Authenticator and the Message-Authenticator that only the server could make, and of its attributes radcli sees
+ * only those we know. Anything else is dropped with the timer running, and told once in plain words.
+ *
+ * Runs in wardens (and `check radius`). Reads no file. Memory: radcli's pairs, a few KiB, freed after each login.
+ */
+#include "radius.h"
+
+#include "log.h"
+#include "str.h"
+
+#include <bearssl.h>
+#include <errno.h>
+#include <includes.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define HEADER 20		  /* code, id, length, authenticator */
+#define MESSAGE_AUTHENTICATOR 80
+#define RETRY_MAX_MS 16000	  /* MRT, RFC 5080 2.2.1 */
+#define ATTRIBUTES_MAX 64
+
+static const char dictionary[] = "ATTRIBUTE User-Name 1 string\n"
+				 "ATTRIBUTE User-Password 2 string\n"
+				 "ATTRIBUTE NAS-IP-Address 4 ipaddr\n"
+				 "ATTRIBUTE Service-Type 6 integer\n"
+				 "ATTRIBUTE Reply-Message 18 string\n"
+				 "ATTRIBUTE Class 25 string\n"
+				 "ATTRIBUTE Called-Station-Id 30 string\n"
+				 "ATTRIBUTE Calling-Station-Id 31 string\n"
+				 "ATTRIBUTE NAS-Identifier 32 string\n"
+				 "ATTRIBUTE Acct-Session-Id 44 string\n"
+				 "ATTRIBUTE NAS-Port-Type 61 integer\n"
+				 "ATTRIBUTE NAS-IPv6-Address 95 ipv6addr\n";
+
+static rc_handle *handle; /* made before any fork; a warden changes only its own copy */
+
+/* One exchange with one server. */
+struct transport {
+	const struct radius_server *server;
+	const char *secret;
+	int fd;	     /* connected UDP socket */
+	int ready;   /* what radcli polls: always readable */
+	int64_t deadline;
+	struct radius_answer *a;
+	int wrong_secret, not_signed;
+	size_t request_len, reply_len;
+	uint8_t request[RADIUS_PACKET_MAX];
+	uint8_t reply[RADIUS_PACKET_MAX];
+};
+
+/* ---- what radcli wants from its ip_util.c, which is left out: we do our own addressing ---- */
+
+struct addrinfo *rc_getaddrinfo(char const *host, unsigned flags);
+int rc_get_srcaddr(struct sockaddr *lia, const struct sockaddr *ria);
+void rc_own_bind_addr(rc_handle *rh, struct sockaddr_storage *lia);
+void radius_radcli_log(int prio, const char *fmt, ...);
+
+struct addrinfo *
+rc_getaddrinfo(char const *host, unsigned flags)
+{
+	static const struct addrinfo hints = {
+		.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_family = AF_INET, .ai_socktype = SOCK_DGRAM
+	};
+	struct addrinfo *res;
+
+	(void)host;
+	(void)flags;
+	/* A placeholder; radcli only hands it back to us. */
+	return getaddrinfo("127.0.0.1", "1812", &hints, &res) == 0 ? res : NULL;
+}
+
+int
+rc_get_srcaddr(struct sockaddr *lia, const struct sockaddr *ria)
+{
+	memcpy(lia, ria, sizeof(struct sockaddr_in));
+	return 0;
+}
+
+void
+rc_own_bind_addr(rc_handle *rh, struct sockaddr_storage *lia)
+{
+	(void)rh;
+	memset(lia, 0, sizeof *lia);
+	lia->ss_family = AF_INET;
+}
+
+/* radcli's own log lines show attribute contents and name no remedy; ours replace them. */
+void
+radius_radcli_log(int prio, const char *fmt, ...)
+{
+	(void)prio;
+	(void)fmt;
+}
+
+/* ---- seals ---- */
+
+static void
+message_authenticator(uint8_t out[16], const uint8_t *p, size_t len, const char *secret)
+{
+	br_hmac_key_context kc;
+	br_hmac_context hc;
+
+	br_hmac_key_init(&kc, &br_md5_vtable, secret, strlen(secret));
+	br_hmac_init(&hc, &kc, 16);
+	br_hmac_update(&hc, p, len);
+	br_hmac_out(&hc, out);
+	explicit_bzero(&kc, sizeof kc);
+}
+
+/* MD5(code, id, length, Request Authenticator, attributes, secret): RFC 2865 3. */
+static void
+response_authenticator(uint8_t out[16], const uint8_t *p, size_t len, const uint8_t *request, const char *secret)
+{
+	br_md5_context mc;
+
+	br_md5_init(&mc);
+	br_md5_update(&mc, p, 4);
+	br_md5_update(&mc, request + 4, 16);
+	br_md5_update(&mc, p + HEADER, len - HEADER);
+	br_md5_update(&mc, secret, strlen(secret));
+	br_md5_out(&mc, out);
+	explicit_bzero(&mc, sizeof mc);
+}
+
+static int
+differ(const uint8_t *a, const uint8_t *b, size_t len)
+{
+	uint8_t d = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		d |= (uint8_t)(a[i] ^ b[i]);
+	}
+	return d != 0;
+}
+
+static void
+put_length(uint8_t *p, size_t len)
+{
+	p[2] = (uint8_t)(len >> 8);
+	p[3] = (uint8_t)len;
+}
+
+/* Copy radcli's packet with a Message-Authenticator before its attributes. 0, or -1 when it gets too long. */
+static int
+seal_request(struct transport *t, const uint8_t *p, size_t len)
+{
+	uint8_t mac[16];
+
+	if (len < HEADER || len + 18 > sizeof t->request) {
+		return -1;
+	}
+	memcpy(t->request, p, HEADER);
+	t->request[HEADER] = MESSAGE_AUTHENTICATOR;
+	t->request[HEADER + 1] = 18;
+	memset(t->request + HEADER + 2, 0, 16);
+	memcpy(t->request + HEADER + 18, p + HEADER, len - HEADER);
+	t->request_len = len + 18;
+	put_length(t->request, t->request_len);
+	message_authenticator(mac, t->request, t->request_len, t->secret);
+	memcpy(t->request + HEADER + 2, mac, sizeof mac);
+	return 0;
+}
+
+/* Walk the attributes: well formed to the last octet, at most one Message-Authenticator (*ma, or NULL). */
+static int
+attributes_ok(uint8_t *p, size_t len, uint8_t **ma)
+{
+	size_t i = HEADER;
+
+	*ma = NULL;
+	while (i < len) {
+		if (len - i < 2 || p[i] == 0 || p[i + 1] < 2 || p[i + 1] > len - i) {
+			return 0;
+		}
+		if (p[i] == MESSAGE_AUTHENTICATOR) {
+			if (*ma != NULL || p[i + 1] != 18) {
+				return 0;
+			}
+			*ma = p + i;
+		}
+		i += p[i + 1];
+	}
+	return 1;
+}
+
+/* Keep the attributes we know, drop the rest (RFC 2865 5: unknown ones are ignored), and sign what is left for radcli. */
+static size_t
+strip(uint8_t *p, size_t len, const uint8_t *request, const char *secret)
+{
+	size_t out = HEADER;
+	unsigned n = 0;
+
+	for (size_t i = HEADER; i < len;) {
+		size_t l = p[i + 1];
+		int known = p[i] == PW_USER_NAME || p[i] == PW_SERVICE_TYPE || p[i] == PW_REPLY_MESSAGE || p[i] == PW_CLASS;
+
+		if (known && l > 2 && n < ATTRIBUTES_MAX) {
+			memmove(p + out, p + i, l);
+			out += l;
+			n++;
+		}
+		i += l;
+	}
+	put_length(p, out);
+	response_authenticator(p + 4, p, out, request, secret);
+	return out;
+}
+
+enum radius_trouble
+radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok)
+{
+	uint8_t mac[16], sent_auth[16], sent_mac[16];
+	uint8_t *ma;
+	size_t l;
+
+	if (*len < HEADER) {
+		return RADIUS_NO_ANSWER;
+	}
+	l = (size_t)p[2] << 8 | p[3];
+	if (l < HEADER || l > RADIUS_PACKET_MAX || l > *len || p[1] != request[1] ||
+	    (p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE) || !attributes_ok(p, l, &ma)) {
+		return RADIUS_NO_ANSWER;
+	}
+	response_authenticator(mac, p, l, request, secret);
+	if (differ(mac, p + 4, 16)) {
+		return RADIUS_WRONG_SECRET;
+	}
+	if (ma == NULL) {
+		if (!unsigned_ok) {
+			return RADIUS_UNSIGNED;
+		}
+	} else {
+		/* Computed with the Request Authenticator in place and itself zero (RFC 2869 5.14); where it stands does not matter. */
+		memcpy(sent_auth, p + 4, 16);
+		memcpy(sent_mac, ma + 2, 16);
+		memcpy(p + 4, request + 4, 16);
+		memset(ma + 2, 0, 16);
+		message_authenticator(mac, p, l, secret);
+		memcpy(p + 4, sent_auth, 16);
+		memcpy(ma + 2, sent_mac, 16);
+		if (differ(mac, sent_mac, 16)) {
+			return RADIUS_WRONG_SECRET;
+		}
+	}
+	*len = strip(p, l, request, secret);
+	return RADIUS_OK;
+}
+
+/* ---- the exchange ---- */
+
+/* Wait until `until` for a good reply. 1 got it, 0 time is up, -1 network trouble (a->error). */
+static int
+await_reply(struct transport *t, int64_t until)
+{
+	for (;;) {
+		int64_t left = until - mono_ms();
+		struct pollfd pfd = { .fd = t->fd, .events = POLLIN };
+		ssize_t n;
+
+		if (left <= 0) {
+			return 0;
+		}
+		if (poll(&pfd, 1, (int)left) <= 0) {
+			continue;
+		}
+		n = recv(t->fd, t->reply, sizeof t->reply, MSG_DONTWAIT);
+		if (n == -1) {
+			if (errno == EINTR || errno == EAGAIN) {
+				continue;
+			}
+			t->a->error = errno; /* as a rule ECONNREFUSED: nobody listens there */
+			return -1;
+		}
+		t->reply_len = (size_t)n;
+		switch (radius_verify(t->reply, &t->reply_len, t->request, t->secret, t->server->unsigned_ok)) {
+		case RADIUS_OK:
+			return 1;
+		case RADIUS_WRONG_SECRET:
+			t->wrong_secret = 1;
+			break;
+		case RADIUS_UNSIGNED:
+			t->not_signed = 1;
+			break;
+		default:
+			break;
+		}
+		t->a->dropped++;
+	}
+}
+
+/* Send, wait, repeat with doubled and jittered waits (RFC 5080 2.2.1). 0 when t->reply is good, else -1 and a->trouble. */
+static int
+exchange(struct transport *t)
+{
+	int64_t wait = t->server->timeout * INT64_C(1000);
+	uint8_t jitter;
+
+	for (int i = 0; i <= t->server->retries; i++) {
+		int64_t now = mono_ms();
+		int64_t until;
+		int r;
+
+		random_bytes(&jitter, sizeof jitter);
+		until = now + wait + wait * (jitter - 128) / 1280;
+		if (now >= t->deadline) {
+			break;
+		}
+		if (i == t->server->retries || until > t->deadline) {
+			until = until > t->deadline ? t->deadline : until;
+		}
+		if (send(t->fd, t->request, t->request_len, MSG_NOSIGNAL) == -1) {
+			t->a->error = errno;
+			t->a->trouble = RADIUS_NETWORK;
+			return -1;
+		}
+		t->a->sent++;
+		r = await_reply(t, until);
+		if (r == 1) {
+			return 0;
+		}
+		if (r == -1) {
+			t->a->trouble = RADIUS_NETWORK;
+			return -1;
+		}
+		wait = wait * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : wait * 2;
+	}
+	t->a->trouble = t->wrong_secret ? RADIUS_WRONG_SECRET : t->not_signed ? RADIUS_UNSIGNED : RADIUS_NO_ANSWER;
+	return -1;
+}
+
+static int
+hook_get_fd(void *ptr, struct sockaddr *ours)
+{
+	struct transport *t = ptr;
+
+	(void)ours;
+	return t->ready;
+}
+
+static void
+hook_close_fd(int fd)
+{
+	(void)fd; /* radcli does not close on every path; ask_server() does */
+}
+
+static ssize_t
+hook_sendto(void *ptr, int fd, const void *p, size_t len, int flags, const struct sockaddr *to, socklen_t tolen)
+{
+	struct transport *t = ptr;
+
+	(void)fd;
+	(void)flags;
+	(void)to;
+	(void)tolen;
+	if (seal_request(t, p, len) == -1) {
+		errno = EMSGSIZE;
+		t->a->error = errno;
+		t->a->trouble = RADIUS_NETWORK;
+		return -1;
+	}
+	if (exchange(t) == -1) {
+		errno = ETIMEDOUT;
+		return -1;
+	}
+	return (ssize_t)len;
+}
+
+static ssize_t
+hook_recvfrom(void *ptr, int fd, void *p, size_t len, int flags, struct sockaddr *from, socklen_t *fromlen)
+{
+	struct transport *t = ptr;
+
+	(void)fd;
+	(void)flags;
+	(void)from;
+	(void)fromlen;
+	if (t->reply_len == 0 || t->reply_len > len) {
+		errno = ETIMEDOUT;
+		return -1;
+	}
+	memcpy(p, t->reply, t->reply_len);
+	return (ssize_t)t->reply_len;
+}
+
+int
+radius_init(void)
+{
+	rc_handle *rh = rc_new();
+
+	if (rh == NULL || rc_config_init(rh) == NULL) {
+		return -1;
+	}
+	/* The secret here is a placeholder: static_secret of the hooks replaces it for each request. */
+	if (rc_add_config(rh, "authserver", "radius:1812:unset", "radius.c", __LINE__) != 0 ||
+	    rc_add_config(rh, "radius_timeout", "1", "radius.c", __LINE__) != 0 ||
+	    rc_add_config(rh, "radius_retries", "0", "radius.c", __LINE__) != 0 ||
+	    rc_read_dictionary_from_buffer(rh, dictionary, sizeof dictionary - 1) != 0 || rc_apply_config(rh) != 0) {
+		rc_destroy(rh);
+		return -1;
+	}
+	handle = rh;
+	return 0;
+}
+
+/* ---- a login ---- */
+
+static int
+add_text(VALUE_PAIR **list, int attribute, const char *s)
+{
+	/* A zero-length attribute is illegal (RFC 2865 5). */
+	return s[0] == '\0' || rc_avpair_add(handle, list, attribute, s, -1, 0) != NULL;
+}
+
+static int
+add_number(VALUE_PAIR **list, int attribute, uint32_t n)
+{
+	return rc_avpair_add(handle, list, attribute, &n, 0, 0) != NULL;
+}
+
+/* The address the request leaves from, as NAS-IP(v6)-Address. */
+static int
+add_nas_address(VALUE_PAIR **list, int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof ss;
+	struct addr a;
+	uint16_t port;
+
+	if (getsockname(fd, (struct sockaddr *)&ss, &len) == -1 ||
+	    addr_from_sockaddr(&a, &port, (const struct sockaddr *)&ss) == -1) {
+		return 0;
+	}
+	if (addr_is_v4(&a)) {
+		return add_number(list, PW_NAS_IP_ADDRESS,
+		    (uint32_t)a.ip[12] << 24 | (uint32_t)a.ip[13] << 16 | (uint32_t)a.ip[14] << 8 | a.ip[15]);
+	}
+	return rc_avpair_add(handle, list, PW_NAS_IPV6_ADDRESS, a.ip, 16, 0) != NULL;
+}
+
+static VALUE_PAIR *
+make_request(const struct radius_query *q, int fd)
+{
+	VALUE_PAIR *list = NULL;
+
+	if (add_text(&list, PW_USER_NAME, q->user) && add_text(&list, PW_USER_PASSWORD, q->password) &&
+	    add_nas_address(&list, fd) && add_text(&list, PW_NAS_IDENTIFIER, q->nas) &&
+	    add_number(&list, PW_NAS_PORT_TYPE, PW_VIRTUAL) && add_number(&list, PW_SERVICE_TYPE, RADIUS_SERVICE_TYPE) &&
+	    add_text(&list, PW_CALLING_STATION_ID, q->client) && add_text(&list, PW_CALLED_STATION_ID, q->called) &&
+	    add_text(&list, PW_ACCT_SESSION_ID, q->session)) {
+		return list;
+	}
+	return list; /* out of memory: what is there is freed by the caller, and the request fails at the server */
+}
+
+static void
+free_request(VALUE_PAIR *list)
+{
+	for (VALUE_PAIR *vp = list; vp != NULL; vp = vp->next) {
+		explicit_bzero(vp->strvalue, sizeof vp->strvalue);
+	}
+	rc_avpair_free(list);
+}
+
+/* radcli leaves the password and the secret in dead stack frames; go over them. */
+static void __attribute__((noinline))
+wipe_stack(int depth)
+{
+	uint8_t dead[8000];
+
+	explicit_bzero(dead, sizeof dead);
+	if (depth > 1) {
+		wipe_stack(depth - 1);
+	}
+	explicit_bzero(dead, 1); /* no tail call: each level keeps its frame */
+}
+
+/* An accept must be for the service we asked for (RFC 2865 5.6; unknown values are a reject). */
+static void
+check_service(struct radius_answer *a, const VALUE_PAIR *got)
+{
+	for (const VALUE_PAIR *vp = got; vp != NULL; vp = vp->next) {
+		if (vp->attribute != PW_SERVICE_TYPE) {
+			continue;
+		}
+		a->service = vp->lvalue > INT32_MAX ? INT32_MAX : (int)vp->lvalue;
+		if (vp->lvalue < 1 || vp->lvalue > 17) {
+			a->why = "the server's Service-Type is not known";
+		} else if (RADIUS_SERVICE_CHECK > 0 && vp->lvalue != RADIUS_SERVICE_TYPE) {
+			a->why = "the account is for another Service-Type";
+		}
+	}
+	if (RADIUS_SERVICE_CHECK == 2 && a->service == -1) {
+		a->why = "the server sent no Service-Type";
+	}
+	if (a->why != NULL) {
+		a->result = RADIUS_REJECT;
+	}
+}
+
+static int
+connect_server(const struct addr *addr, uint16_t port)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = addr_to_sockaddr(addr, port, &ss);
+	int fd = socket(ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd != -1 && connect(fd, (const struct sockaddr *)&ss, len) == -1) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+		return -1;
+	}
+	return fd;
+}
+
+/* Run the request through radcli and read the outcome. */
+static void
+ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answer *a)
+{
+	static char name[] = "radius", unset[] = "unset";
+	char msg[PW_MAX_MSG_SIZE];
+	SERVER server;
+	VALUE_PAIR *got = NULL;
+	VALUE_PAIR *list = make_request(q, t->fd);
+	uint32_t seed;
+	int r;
+
+	memset(&server, 0, sizeof server);
+	server.max = 1;
+	server.name[0] = name;
+	server.port[0] = t->server->port;
+	server.secret[0] = unset;
+	handle->so = (rc_sockets_override){
+		.ptr = t,
+		.static_secret = t->secret,
+		.get_fd = hook_get_fd,
+		.close_fd = hook_close_fd,
+		.sendto = hook_sendto,
+		.recvfrom = hook_recvfrom,
+	};
+	/* radcli takes the packet id from random(), whose state all children of one parent share. */
+	random_bytes(&seed, sizeof seed);
+	srandom(seed);
+	msg[0] = '\0';
+	r = list == NULL ? ERROR_RC
+			 : rc_aaa_ctx_server(handle, NULL, &server, AUTH, 0, list, &got, msg, 0, PW_ACCESS_REQUEST);
+	free_request(list);
+	handle->so.static_secret = NULL;
+	switch (r) {
+	case OK_RC:
+		a->result = RADIUS_ACCEPT;
+		check_service(a, got);
+		break;
+	case REJECT_RC:
+		a->result = RADIUS_REJECT;
+		break;
+	case CHALLENGE_RC: /* RFC 2865 4.4: a client that cannot do challenges takes one for a reject */
+		a->result = RADIUS_REJECT;
+		a->why = "the server wants a challenge answered";
+		break;
+	default:
+		if (a->trouble == RADIUS_OK) {
+			a->trouble = RADIUS_NO_ANSWER;
+		}
+		break;
+	}
+	if (a->result != RADIUS_LATER) {
+		a->trouble = RADIUS_OK;
+		snprintf(a->message, sizeof a->message, "%.*s", (int)sizeof a->message - 1, msg);
+		a->message[strcspn(a->message, "\n")] = '\0';
+	}
+	rc_avpair_free(got);
+}
+
+static void
+ask_server(const struct radius_conf *rc, unsigned i, const char *secret, const struct addr *addr, int64_t deadline,
+    const struct radius_query *q, struct radius_answer *a)
+{
+	static struct transport t;
+
+	memset(&t, 0, sizeof t);
+	t.server = &rc->server[i];
+	t.secret = secret;
+	t.deadline = deadline;
+	t.a = a;
+	a->trouble = RADIUS_OK;
+	t.fd = connect_server(addr, t.server->port);
+	t.ready = eventfd(1, EFD_CLOEXEC);
+	if (t.fd == -1 || t.ready == -1) {
+		a->error = errno;
+		a->trouble = RADIUS_NETWORK;
+	} else {
+		ask_radcli(&t, q, a);
+	}
+	if (t.fd != -1) {
+		close(t.fd);
+	}
+	if (t.ready != -1) {
+		close(t.ready);
+	}
+	explicit_bzero(&t, sizeof t);
+	wipe_stack(4);
+}
+
+const char *
+radius_trouble_text(enum radius_trouble t)
+{
+	switch (t) {
+	case RADIUS_OK:
+		return "answered";
+	case RADIUS_NO_ANSWER:
+		return "no answer: is the server up, is UDP let through, and does it know this host as a client?";
+	case RADIUS_WRONG_SECRET:
+		return "its answers do not fit the shared secret: is the secret in radius.conf the server's for this host?";
+	case RADIUS_UNSIGNED:
+		return "its answers carry no Message-Authenticator: update or configure the server, or add the word "
+		       "`unsigned` to its line, see mailstile-control(5)";
+	case RADIUS_NO_ADDRESS:
+		return "its name has no address yet: does DNS work, is the name right? An address in radius.conf needs no DNS";
+	case RADIUS_NETWORK:
+		return "cannot be reached";
+	case RADIUS_NO_SERVERS:
+		return "no usable radius.conf: see `mailstile check`";
+	}
+	return "";
+}
+
+static void
+log_trouble(const struct radius_conf *rc, unsigned i, const struct radius_query *q, const struct radius_answer *a)
+{
+	static const char *const words[] = {
+		[RADIUS_NO_ANSWER] = "no-answer",   [RADIUS_WRONG_SECRET] = "wrong-secret", [RADIUS_UNSIGNED] = "unsigned",
+		[RADIUS_NO_ADDRESS] = "no-address", [RADIUS_NETWORK] = "network",
+	};
+	struct log_line l;
+
+	log_begin(&l, LOG_WARNING, "radius");
+	log_str(&l, "sid", q->session);
+	log_fmt(&l, "server", "%s:%u", rc->server[i].name, rc->server[i].port);
+	log_str(&l, "trouble", words[a->trouble]);
+	log_num(&l, "sent", a->sent);
+	log_num(&l, "dropped", a->dropped);
+	if (a->trouble == RADIUS_NETWORK) {
+		log_text(&l, "error", strerror(a->error));
+	}
+	log_text(&l, "msg", radius_trouble_text(a->trouble));
+	log_end(&l);
+}
+
+/* The order to ask in: the one that answered last, then the others as listed, dead ones at the end. Returns how many are alive. */
+static unsigned
+order_servers(const struct radius_conf *rc, const struct share *sh, unsigned *order)
+{
+	unsigned dead[RADIUS_SERVERS_MAX];
+	int64_t now = mono_ms();
+	unsigned n = 0, m = 0;
+	unsigned good = atomic_load(&sh->radius_good);
+
+	for (unsigned k = 0; k < rc->servers; k++) {
+		unsigned i = good >= rc->servers ? k : k == 0 ? good : k <= good ? k - 1 : k;
+
+		if (sh->radius[i].dead_until <= now) {
+			order[n++] = i;
+		} else {
+			dead[m++] = i;
+		}
+	}
+	memcpy(order + n, dead, m * sizeof *dead);
+	return n;
+}
+
+static void
+mark(struct share *sh, uint32_t generation, unsigned i, int alive)
+{
+	share_lock(SHARE_RADIUS);
+	if (sh->radius_generation == generation) {
+		sh->radius[i].dead_until = alive ? 0 : mono_ms() + RADIUS_DEAD_SECONDS * INT64_C(1000);
+		if (alive) {
+			atomic_store(&sh->radius_good, i);
+		}
+	}
+	share_unlock(SHARE_RADIUS);
+}
+
+static int
+server_address(const struct radius_conf *rc, struct share *sh, uint32_t generation, unsigned i, struct addr *addr)
+{
+	static const struct addr none;
+
+	if (rc->server[i].numeric) {
+		*addr = rc->server[i].addr;
+		return 0;
+	}
+	share_lock(SHARE_RADIUS);
+	*addr = sh->radius_generation == generation ? sh->radius[i].addr : none;
+	share_unlock(SHARE_RADIUS);
+	return memcmp(addr, &none, sizeof none) == 0 ? -1 : 0;
+}
+
+void
+radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
+    const struct radius_query *q, struct radius_answer *a)
+{
+	unsigned order[RADIUS_SERVERS_MAX];
+	int64_t start = mono_ms();
+	int64_t end;
+	unsigned alive;
+
+	memset(a, 0, sizeof *a);
+	a->result = RADIUS_LATER;
+	a->server = -1;
+	a->service = -1;
+	a->trouble = RADIUS_NO_SERVERS;
+	alive = order_servers(rc, sh, order);
+	/* When all were dead a moment ago, a customer should not wait long to hear it again. */
+	end = start + RADIUS_DEADLINE * INT64_C(1000) / (alive > 0 ? 1 : 3);
+	for (unsigned k = 0; k < rc->servers && a->result == RADIUS_LATER; k++) {
+		unsigned i = order[k];
+		int64_t now = mono_ms();
+		struct addr addr;
+
+		a->sent = a->dropped = 0;
+		if (server_address(rc, sh, generation, i, &addr) == -1) {
+			a->trouble = RADIUS_NO_ADDRESS;
+		} else {
+			/* Each server gets its share of what time is left. */
+			ask_server(rc, i, s->radius[i], &addr, now + (end - now) / (rc->servers - k), q, a);
+		}
+		if (a->result == RADIUS_LATER) {
+			log_trouble(rc, i, q, a);
+			mark(sh, generation, i, 0);
+		} else {
+			a->server = (int)i;
+			mark(sh, generation, i, 1);
+		}
+	}
+	a->ms = mono_ms() - start;
+}
+
+int
+radius_resolve(const struct radius_conf *rc, struct share *sh, uint32_t generation)
+{
+	static const struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM };
+	int rc_all = 0;
+
+	for (unsigned i = 0; i < rc->servers; i++) {
+		struct addrinfo *res;
+		struct addr a;
+		uint16_t port;
+
+		if (rc->server[i].numeric) {
+			continue;
+		}
+		if (getaddrinfo(rc->server[i].name, NULL, &hints, &res) != 0) {
+			rc_all = -1;
+			continue;
+		}
+		if (addr_from_sockaddr(&a, &port, res->ai_addr) == 0) {
+			share_lock(SHARE_RADIUS);
+			if (sh->radius_generation == generation) {
+				sh->radius[i].addr = a;
+			}
+			share_unlock(SHARE_RADIUS);
+		}
+		freeaddrinfo(res);
+	}
+	return rc_all;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who is this? Access-Requests through radcli over a transport of our own that seals every request and checks every reply
+ * before radcli sees an octet of it (RFC 2865, 2869 5.14, 5080; CVE-2024-3596). Wardens, and `check radius`.
+ */
+#ifndef MAILSTILE_RADIUS_H
+#define MAILSTILE_RADIUS_H
+
+#include "control.h"
+#include "share.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum radius_result {
+	RADIUS_ACCEPT = 1,
+	RADIUS_REJECT, /* also: challenge, wrong or unknown Service-Type */
+	RADIUS_LATER   /* nobody could say */
+};
+
+/* What a login is about. Strings are NUL-terminated; `user` and `password` hold no NUL, user 1-253, password 1-128 octets. */
+struct radius_query {
+	const char *user;
+	const char *password;
+	const char *client;  /* Calling-Station-Id: the client's address as text */
+	const char *called;  /* Called-Station-Id: "profile address:port" of the listener */
+	const char *nas;     /* NAS-Identifier: control/me */
+	const char *session; /* Acct-Session-Id */
+};
+
+/* What one server did with it; the last attempt stays. */
+enum radius_trouble {
+	RADIUS_OK,
+	RADIUS_NO_ANSWER,
+	RADIUS_WRONG_SECRET, /* an answer whose Response Authenticator or Message-Authenticator does not fit */
+	RADIUS_UNSIGNED,     /* an answer without Message-Authenticator */
+	RADIUS_NO_ADDRESS,   /* the name is not resolved (yet) */
+	RADIUS_NETWORK,      /* errno from the network */
+	RADIUS_NO_SERVERS    /* radius.conf is missing, empty or bad */
+};
+
+struct radius_answer {
+	enum radius_result result;
+	enum radius_trouble trouble;
+	int server;	      /* index of the server that decided, -1 = none */
+	int error;	      /* errno of RADIUS_NETWORK */
+	int service;	      /* Service-Type of an accept, -1 = none */
+	const char *why;      /* constant text for a reject that is ours, or NULL */
+	unsigned dropped;     /* replies thrown away */
+	unsigned sent;	      /* packets sent */
+	int64_t ms;	      /* time taken */
+	char message[128];    /* Reply-Message, not yet escaped */
+};
+
+/*
+ * Make radcli's handle, with the dictionary, in memory. main, before any fork; pages are shared by all wardens. 0 or -1.
+ */
+int radius_init(void);
+
+/*
+ * Ask the servers of `rc` in order (last good one first, dead ones last), for at most RADIUS_DEADLINE seconds together. Logs a
+ * line for each server that failed, naming the remedy. `generation` is share->radius_generation as it was when `rc` was
+ * read. The password is wiped from every place this module put it before returning.
+ */
+void radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
+    const struct radius_query *q, struct radius_answer *a);
+
+/* Look up the names in `rc` and put the addresses into `sh`. Blocks on DNS; the resolver process only. 0, or -1 when one or
+ * more could not be found. */
+int radius_resolve(const struct radius_conf *rc, struct share *sh, uint32_t generation);
+
+/* One plain sentence for what went wrong, with the remedy. */
+const char *radius_trouble_text(enum radius_trouble t);
+
+/* Check a reply in p[0..len) as the transport does: `request` is the packet that was sent (its id and Request Authenticator
+ * are used). RADIUS_OK and *len cut to what radcli may see; otherwise why it is dropped (RADIUS_NO_ANSWER: not even well
+ * formed, or not ours). For tests and fuzzing too. */
+enum radius_trouble radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * The mapping that holds keys and shared secrets. Every protection but the wiping is best effort: old kernels lack
+ * MADV_DONTDUMP, and a small RLIMIT_MEMLOCK refuses mlock(); neither may keep a mail server from starting.
+ */
+#include "secret.h"
+
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define BURN_STEP 4096
+#define BURN_STEPS 4 /* three times what P-384, the hungriest, needs on a 64-bit machine: 5 KiB */
+
+_Static_assert(offsetof(struct secrets, skey) < 16384, "what lasts must fit a small RLIMIT_MEMLOCK");
+_Static_assert(sizeof(((br_skey_decoder_context *)0)->key_data) <= sizeof(((struct cert_key *)0)->bytes),
+    "a decoded key must fit struct cert_key");
+
+struct secrets *
+secret_map(void)
+{
+	struct secrets *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (s == MAP_FAILED) {
+		return NULL;
+	}
+	(void)madvise(s, sizeof *s, MADV_DONTDUMP);
+	/* Not all of it: that would keep 64 KiB of empty scratch resident. */
+	(void)mlock(s, offsetof(struct secrets, skey));
+	return s;
+}
+
+void
+secret_unmap(struct secrets *s)
+{
+	if (s != NULL) {
+		explicit_bzero(s, sizeof *s);
+		(void)munmap(s, sizeof *s);
+	}
+}
+
+int
+secret_inherit(struct secrets *s, int fork_it)
+{
+	return madvise(s, sizeof *s, fork_it ? MADV_DOFORK : MADV_DONTFORK);
+}
+
+void
+secret_scratch_begin(struct secrets *s)
+{
+	(void)mlock((char *)s + offsetof(struct secrets, skey), sizeof *s - offsetof(struct secrets, skey));
+}
+
+void
+secret_scratch_end(struct secrets *s)
+{
+	char *p = (char *)s + offsetof(struct secrets, skey);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t skip = (page - (uintptr_t)p % page) % page;
+	size_t len = sizeof *s - offsetof(struct secrets, skey);
+
+	explicit_bzero(p, len);
+	/* Whole pages only: the first one may hold a key too. They read as zero when they are next used. */
+	if (len > skip) {
+		len = (len - skip) / page * page;
+		(void)munlock(p + skip, len);
+		(void)madvise(p + skip, len, MADV_DONTNEED);
+	}
+}
+
+static __attribute__((noinline)) void
+burn(int steps)
+{
+	unsigned char mem[BURN_STEP];
+
+	if (steps > 1) {
+		burn(steps - 1);
+	}
+	explicit_bzero(mem, sizeof mem);
+}
+
+void
+secret_burn_stack(void)
+{
+	burn(BURN_STEPS);
+}

@@ -1,0 +1,779 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * main: listens, counts, forks, reaps, reloads.
+ *
+ * Root; descriptors: the listeners, the log, the shared map, the jail and the spool's directory. Holds the secrets, to hand them to
+ * wardens, and never reads an octet from the network. It must never end by itself: every failure of a session is that session's.
+ */
+#include "server.h"
+
+#include "house.h"
+#include "listen.h"
+#include "log.h"
+#include "radius.h"
+#include "str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define REEXEC_ENV "MAILSTILE_REEXEC"
+#define TICK_MS 10000
+
+static volatile sig_atomic_t got_hup, got_term, got_child;
+
+static struct server {
+	struct house house;
+	struct listeners listeners;
+	const char *home;
+	const char *pidfile;
+	int argc;
+	char **argv;
+	pid_t resolver;
+	int64_t resolve_at;   /* mono_ms(), INT64_MAX = never */
+	int64_t reexec_after; /* no re-execution before */
+	int crashed;	      /* a child died by a signal: re-execute */
+	int64_t pause_until;  /* out of descriptors or processes: leave the listeners alone */
+	int64_t log_second;
+	unsigned log_lines, log_lost; /* lines about refused connections in this second */
+} server;
+
+/* ---- slots ---- */
+
+static struct share_slot *
+slots(void)
+{
+	return server.house.share->slot;
+}
+
+static int
+slot_used(const struct share_slot *s)
+{
+	return atomic_load(&s->warden) != 0;
+}
+
+struct census {
+	unsigned total, prelogin, addr, addr_prelogin;
+	int free;   /* index of a free slot, -1 = none */
+	int oldest; /* longest without a login and old enough to be sent away, -1 = none */
+};
+
+static void
+take_census(struct census *c, const struct addr *client)
+{
+	int64_t limit = mono_ms() - PRELOGIN_EVICT_SECONDS * INT64_C(1000);
+
+	memset(c, 0, sizeof *c);
+	c->free = c->oldest = -1;
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		const struct share_slot *s = &slots()[i];
+		int same;
+
+		if (!slot_used(s)) {
+			c->free = c->free == -1 ? i : c->free;
+			continue;
+		}
+		same = addr_same_client(client, &s->client);
+		c->total++;
+		c->addr += (unsigned)same;
+		if (atomic_load(&s->loggedin) || s->evicted) {
+			continue;
+		}
+		c->prelogin++;
+		c->addr_prelogin += (unsigned)same;
+		if (s->start < limit && (c->oldest == -1 || s->start < slots()[c->oldest].start)) {
+			c->oldest = i;
+		}
+	}
+}
+
+/* The parent of a process, from /proc; -1 when it cannot be told. */
+static pid_t
+parent_of(pid_t pid)
+{
+	char path[48], stat[256];
+	const char *p;
+	long n;
+	int parent;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	n = file_read(path, stat, sizeof stat - 1);
+	if (n <= 0) {
+		/* A line longer than the buffer still begins with what we want, but file_read() reports EFBIG. */
+		return -1;
+	}
+	stat[n] = '\0';
+	p = strrchr(stat, ')');
+	return p != NULL && sscanf(p, ") %*c %d", &parent) == 1 ? parent : -1;
+}
+
+/*
+ * Signal the smtp process of a slot. A warden wrote its pid there, so it is believed only when it is that warden's child, or, with the
+ * warden gone, ours (PR_SET_CHILD_SUBREAPER).
+ */
+static void
+signal_smtp(const struct share_slot *s, int sig)
+{
+	pid_t pid = atomic_load(&s->smtp);
+	pid_t parent;
+
+	if (pid <= 1) {
+		return;
+	}
+	parent = parent_of(pid);
+	if (parent != -1 && (parent == atomic_load(&s->warden) || parent == getpid())) {
+		kill(pid, sig);
+	}
+}
+
+/* ---- signals ---- */
+
+static void
+on_signal(int sig)
+{
+	if (sig == SIGHUP) {
+		got_hup = 1;
+	} else if (sig == SIGCHLD) {
+		got_child = 1;
+	} else {
+		got_term = 1;
+	}
+}
+
+static void
+set_signals(void)
+{
+	static const int caught[] = { SIGHUP, SIGTERM, SIGINT, SIGCHLD };
+	struct sigaction sa = { .sa_handler = on_signal };
+	sigset_t block;
+
+	sigemptyset(&sa.sa_mask);
+	sigemptyset(&block);
+	for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++) {
+		sigaction(caught[i], &sa, NULL);
+		sigaddset(&block, caught[i]);
+	}
+	/* Delivered only while waiting in ppoll(), so none is lost. */
+	sigprocmask(SIG_SETMASK, &block, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- names of RADIUS servers ---- */
+
+/* A child looks names up, since DNS may take long and its answers come from strangers; it has no secret. */
+static void
+start_resolver(void)
+{
+	const struct radius_conf *rc = &server.house.config->radius;
+	int names = 0;
+
+	server.resolve_at = INT64_MAX;
+	for (unsigned i = 0; i < rc->servers; i++) {
+		names += !rc->server[i].numeric;
+	}
+	if (names == 0 || server.resolver != 0) {
+		return;
+	}
+	secret_inherit(server.house.config->secrets, 0);
+	server.resolver = fork();
+	if (server.resolver == 0) {
+		sigset_t none;
+
+		sigemptyset(&none);
+		signal(SIGTERM, SIG_DFL);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		listen_close(&server.listeners);
+		priv_drop(&server.house.ids, PRIV_RESOLVER, -1, 0);
+		alarm(60);
+		_exit(radius_resolve(rc, server.house.share, server.house.radius_generation) == 0 ? 0 : 1);
+	}
+	secret_inherit(server.house.config->secrets, 1);
+	if (server.resolver == -1) {
+		server.resolver = 0;
+		server.resolve_at = mono_ms() + TICK_MS;
+	}
+}
+
+static void
+resolver_done(int status)
+{
+	int ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+
+	server.resolver = 0;
+	server.resolve_at = mono_ms() + (ok ? RADIUS_RESOLVE_SECONDS * INT64_C(1000) : TICK_MS);
+	if (!ok) {
+		log_msg(LOG_WARNING, "radius", "%s", radius_trouble_text(RADIUS_NO_ADDRESS));
+	}
+}
+
+/* Forget what was known of the servers: radius.conf was read anew. */
+static void
+new_radius_generation(void)
+{
+	struct share *sh = server.house.share;
+
+	share_lock(SHARE_RADIUS);
+	server.house.radius_generation = ++sh->radius_generation;
+	memset(sh->radius, 0, sizeof sh->radius);
+	atomic_store(&sh->radius_good, 0);
+	share_unlock(SHARE_RADIUS);
+}
+
+/* ---- sessions ---- */
+
+static void
+log_refused(const struct addr *client, const char *why)
+{
+	struct log_line l;
+	char text[ADDR_TEXT_MAX];
+	int64_t second = mono_ms() / 1000;
+
+	if (second != server.log_second) {
+		if (server.log_lost > 0) {
+			log_msg(LOG_NOTICE, "limit", "%u more connections were refused", server.log_lost);
+		}
+		server.log_second = second;
+		server.log_lines = server.log_lost = 0;
+	}
+	if (++server.log_lines > 5) {
+		server.log_lost++;
+		return;
+	}
+	log_begin(&l, LOG_NOTICE, "limit");
+	log_str(&l, "client", addr_text(client, text));
+	log_text(&l, "reason", why);
+	log_end(&l);
+}
+
+static void
+refuse(int fd, enum profile p, const struct addr *client, const char *why)
+{
+	static const char text[] = "421 4.7.0 too many connections, try again later\r\n";
+
+	log_refused(client, why);
+	/* A TLS client cannot read plain text: it sees the connection close. */
+	if (p != PROFILE_SUBMISSIONS && send(fd, text, sizeof text - 1, MSG_DONTWAIT | MSG_NOSIGNAL) == -1) {
+		log_refused(client, "could not be told");
+	}
+	close(fd);
+}
+
+/* Is there room for one more from this address? A slot's index, or -1 and why. */
+static int
+find_room(const struct addr *client, const char **why)
+{
+	struct census c;
+
+	take_census(&c, client);
+	*why = "sessions-total";
+	if (c.free == -1 || c.total >= SESSIONS_MAX) {
+		return -1;
+	}
+	*why = "sessions-address";
+	if (c.addr >= SESSIONS_PER_ADDR) {
+		return -1;
+	}
+	*why = "prelogin-address";
+	if (c.addr_prelogin >= PRELOGIN_PER_ADDR) {
+		return -1;
+	}
+	*why = "prelogin-total";
+	if (c.prelogin >= PRELOGIN_MAX) {
+		if (c.oldest == -1) {
+			return -1;
+		}
+		/* Somebody who has long been silent makes room. */
+		slots()[c.oldest].evicted = 1;
+		signal_smtp(&slots()[c.oldest], SIGTERM);
+	}
+	return c.free;
+}
+
+static void
+start_session(struct session *se)
+{
+	struct share_slot *s = &slots()[se->slot];
+	pid_t pid;
+
+	s->client = se->client;
+	s->start = mono_ms();
+	s->evicted = 0;
+	atomic_store(&s->loggedin, 0);
+	atomic_store(&s->smtp, 0);
+	pid = fork();
+	if (pid == 0) {
+		warden_run(&server.house, se);
+	}
+	if (pid == -1) {
+		refuse(se->rfd, se->listen->profile, &se->client, "fork-failed");
+		server.pause_until = mono_ms() + 200;
+		return;
+	}
+	atomic_store(&s->warden, (int32_t)pid);
+	close(se->rfd);
+}
+
+static void
+accept_one(const struct listener *l)
+{
+	struct sockaddr_storage ss, local;
+	socklen_t len = sizeof ss, local_len = sizeof local;
+	struct session se = { .listen = &server.house.config->listen[l->conf] };
+	const char *why;
+	int fd = accept4(l->fd, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC);
+
+	if (fd == -1) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			log_msg(LOG_ERR, "limit", "accept: %s", strerror(errno));
+			server.pause_until = mono_ms() + 1000;
+		}
+		return;
+	}
+	if (addr_from_sockaddr(&se.client, &se.client_port, (const struct sockaddr *)&ss) == -1) {
+		close(fd);
+		return;
+	}
+	if (getsockname(fd, (struct sockaddr *)&local, &local_len) == 0) {
+		addr_from_sockaddr(&se.local, &se.local_port, (const struct sockaddr *)&local);
+	}
+	policy_client(server.house.config, &se.client, NULL, NULL, &se.client_policy);
+	if (se.client_policy.deny) {
+		log_refused(&se.client, "denied-by-rule");
+		close(fd);
+		return;
+	}
+	se.slot = find_room(&se.client, &why);
+	if (se.slot == -1) {
+		refuse(fd, se.listen->profile, &se.client, why);
+		return;
+	}
+	se.rfd = se.wfd = fd;
+	start_session(&se);
+}
+
+/* ---- children ---- */
+
+static void
+warden_gone(struct share_slot *s, int status)
+{
+	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM) {
+		log_msg(LOG_ERR, "crash", "warden died by signal %d", WTERMSIG(status));
+		server.crashed = 1;
+	} else if (WIFEXITED(status) && WEXITSTATUS(status) == WARDEN_SMTP_CRASHED) {
+		server.crashed = 1;
+	}
+	/* Left over when the warden was killed, or would not let itself be ended. */
+	signal_smtp(s, SIGKILL);
+	atomic_store(&s->smtp, 0);
+	atomic_store(&s->loggedin, 0);
+	atomic_store(&s->warden, 0);
+}
+
+static void
+reap_children(void)
+{
+	pid_t pid;
+	int status;
+
+	got_child = 0;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == server.resolver) {
+			resolver_done(status);
+			continue;
+		}
+		for (int i = 0; i < SESSIONS_MAX; i++) {
+			if (atomic_load(&slots()[i].warden) == pid) {
+				warden_gone(&slots()[i], status);
+				break;
+			}
+		}
+	}
+}
+
+static unsigned
+running(void)
+{
+	unsigned n = 0;
+
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		n += (unsigned)slot_used(&slots()[i]);
+	}
+	return n;
+}
+
+static void
+kill_wardens(int64_t older_than)
+{
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		struct share_slot *s = &slots()[i];
+		pid_t pid = atomic_load(&s->warden);
+
+		if (pid > 0 && s->start <= older_than) {
+			signal_smtp(s, SIGKILL);
+			kill(pid, SIGKILL);
+		}
+	}
+}
+
+/* ---- reload, re-execution, the end ---- */
+
+static void
+collect_closes(void)
+{
+	struct house *h = &server.house;
+
+	h->closes = 0;
+	for (unsigned i = 0; i < server.listeners.n; i++) {
+		h->close[h->closes++] = server.listeners.l[i].fd;
+	}
+}
+
+static void
+reload(void)
+{
+	struct diag d = { .emit = diag_to_log };
+
+	got_hup = 0;
+	if (house_reload(&server.house, &d) == -1) {
+		log_msg(LOG_ERR, "reload", "the new configuration cannot be used; the old one stays");
+		return;
+	}
+	new_radius_generation();
+	listen_apply(&server.listeners, server.house.config);
+	collect_closes();
+	start_resolver();
+	log_msg(LOG_INFO, "reload", "%u errors, %u warnings", d.errors, d.warnings);
+}
+
+static void
+quiet(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
+{
+	(void)d;
+	(void)level;
+	(void)file;
+	(void)line;
+	(void)text;
+}
+
+/*
+ * Children are forks and share our memory layout and stack canary; after a crash, which may have been a probe, get fresh ones. Sessions
+ * go on: they stay our children, and the shared map comes along. Not when the control files could not be loaded again, since a server
+ * that runs is better than one that does not.
+ */
+static void
+reexec(void)
+{
+	char mem[32 + 12 * LISTEN_SOCKETS_MAX];
+	char **argv = calloc((size_t)server.argc + 2, sizeof *argv);
+	struct diag d = { .emit = quiet };
+	struct config *c = config_load(server.home, &d);
+	struct buf b;
+	sigset_t none;
+
+	server.crashed = 0;
+	server.reexec_after = mono_ms() + REEXEC_SECONDS * INT64_C(1000);
+	if (argv == NULL || c == NULL) {
+		log_msg(LOG_ERR, "reexec", "put off: the control files would not load");
+		config_free(c);
+		free(argv);
+		return;
+	}
+	config_free(c);
+	log_msg(LOG_WARNING, "reexec", "a child crashed: starting over with a fresh memory layout");
+	buf_init(&b, mem, sizeof mem);
+	buf_fmt(&b, REEXEC_ENV "=%d", share_fd());
+	fcntl(share_fd(), F_SETFD, 0);
+	for (unsigned i = 0; i < server.listeners.n; i++) {
+		buf_fmt(&b, ",%d", server.listeners.l[i].fd);
+		fcntl(server.listeners.l[i].fd, F_SETFD, 0);
+	}
+	putenv(buf_cstr(&b));
+	argv[0] = (char *)(uintptr_t) "mailstile";
+	argv[1] = (char *)(uintptr_t) "serve";
+	for (int i = 1; i < server.argc; i++) {
+		argv[i + 1] = server.argv[i];
+	}
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execv("/proc/self/exe", argv);
+	/* Still here: go on as we are. */
+	log_msg(LOG_ERR, "reexec", "execv: %s", strerror(errno));
+	set_signals();
+	unsetenv(REEXEC_ENV);
+	fcntl(share_fd(), F_SETFD, FD_CLOEXEC);
+	for (unsigned i = 0; i < server.listeners.n; i++) {
+		fcntl(server.listeners.l[i].fd, F_SETFD, FD_CLOEXEC);
+	}
+	free(argv);
+}
+
+/* Take over what the server had before it re-executed itself. -1: it did not. Returns the share's descriptor. */
+static int
+inherited(void)
+{
+	const char *s = getenv(REEXEC_ENV);
+	int share = -1;
+
+	for (int n = 0; s != NULL && *s != '\0'; n++) {
+		char *end;
+		long fd = strtol(s, &end, 10);
+
+		if (end == s || fd < 3 || fd > 65535) {
+			break;
+		}
+		if (n == 0) {
+			share = (int)fd;
+		} else {
+			listen_adopt(&server.listeners, (int)fd);
+		}
+		s = *end == ',' ? end + 1 : end;
+	}
+	unsetenv(REEXEC_ENV);
+	return share;
+}
+
+static void
+wait_for_event(struct pollfd *p, unsigned n)
+{
+	static const sigset_t none;
+	int64_t now = mono_ms();
+	int64_t until = running() > 0 ? now + TICK_MS : INT64_MAX;
+	struct timespec ts;
+
+	if (server.resolve_at < until) {
+		until = server.resolve_at;
+	}
+	if (server.pause_until > now) {
+		until = server.pause_until;
+		n = 0;
+	}
+	if (until <= now) {
+		until = now + 1;
+	}
+	ts.tv_sec = (time_t)((until - now) / 1000);
+	ts.tv_nsec = (long)((until - now) % 1000) * 1000000;
+	for (unsigned i = 0; i < LISTEN_SOCKETS_MAX; i++) {
+		p[i].revents = 0;
+	}
+	ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none);
+}
+
+static void
+serve_loop(void)
+{
+	while (!got_term) {
+		struct pollfd p[LISTEN_SOCKETS_MAX];
+
+		for (unsigned i = 0; i < server.listeners.n; i++) {
+			p[i] = (struct pollfd){ .fd = server.listeners.l[i].fd, .events = POLLIN };
+		}
+		wait_for_event(p, server.listeners.n);
+		log_reopen();
+		if (got_child) {
+			reap_children();
+		}
+		if (got_hup) {
+			reload();
+			continue; /* the listeners may have changed */
+		}
+		for (unsigned i = 0; i < server.listeners.n; i++) {
+			if ((p[i].revents & POLLIN) != 0) {
+				accept_one(&server.listeners.l[i]);
+			}
+		}
+		if (server.resolve_at <= mono_ms()) {
+			start_resolver();
+		}
+		kill_wardens(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000));
+		if (server.crashed && mono_ms() >= server.reexec_after) {
+			reexec();
+		}
+	}
+}
+
+/* Let running sessions finish what they are at; those that only wait are told 421. */
+static void
+drain(void)
+{
+	int64_t deadline = mono_ms() + DRAIN_SECONDS * INT64_C(1000);
+	unsigned left;
+
+	listen_close(&server.listeners);
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		if (slot_used(&slots()[i])) {
+			signal_smtp(&slots()[i], SIGTERM);
+		}
+	}
+	while ((left = running()) > 0 && mono_ms() < deadline + 2000) {
+		static const sigset_t none;
+		struct timespec ts = { .tv_nsec = 200 * 1000000L };
+
+		if (mono_ms() >= deadline) {
+			kill_wardens(INT64_MAX);
+		}
+		ppoll(NULL, 0, &ts, &none);
+		reap_children();
+	}
+	if (server.pidfile != NULL) {
+		unlink(server.pidfile);
+	}
+	log_msg(LOG_INFO, "stop", "%u sessions were still running", left);
+}
+
+/* ---- the start ---- */
+
+static int
+write_pidfile(pid_t pid)
+{
+	char text[16];
+	int fd = open(server.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	int n = snprintf(text, sizeof text, "%d\n", (int)pid);
+
+	if (fd == -1 || write_all(fd, text, (size_t)n) == -1) {
+		fprintf(stderr, "mailstile: %s: %s\n", server.pidfile, strerror(errno));
+		return -1;
+	}
+	close(fd);
+	return 0;
+}
+
+/* Go on in a child without a terminal; the parent ends once the pid file is there. 0 or -1. */
+static int
+detach(void)
+{
+	pid_t pid = fork();
+
+	if (pid == -1) {
+		return -1;
+	}
+	if (pid > 0) {
+		if (write_pidfile(pid) == -1) {
+			kill(pid, SIGKILL);
+			_exit(111);
+		}
+		_exit(0);
+	}
+	setsid();
+	return 0;
+}
+
+static int
+serve_usage(void)
+{
+	fprintf(stderr, "usage: mailstile serve [-ds] [-H home] [-p pidfile]\n");
+	return 100;
+}
+
+static int
+serve_options(int argc, char **argv, int *detached, enum log_target *target)
+{
+	int opt;
+
+	while ((opt = getopt(argc, argv, "dsH:p:")) != -1) {
+		switch (opt) {
+		case 'd':
+			*detached = 1;
+			*target = LOG_TO_SYSLOG;
+			break;
+		case 's':
+			*target = LOG_TO_SYSLOG;
+			break;
+		case 'H':
+			server.home = optarg;
+			break;
+		case 'p':
+			server.pidfile = optarg;
+			break;
+		default:
+			return -1;
+		}
+	}
+	return optind == argc ? 0 : -1;
+}
+
+static void
+stdio_to_null(int err)
+{
+	dup2(server.house.null, 0);
+	dup2(server.house.null, 1);
+	if (err) {
+		dup2(server.house.null, 2);
+	}
+}
+
+/* Everything but listening. 0 or an exit status. */
+static int
+set_up(int share)
+{
+	struct diag d = { .emit = diag_to_log };
+	int rc = house_open(&server.house, server.home, &d);
+
+	if (rc != 0) {
+		return rc;
+	}
+	server.house.share = share_open(share);
+	if (server.house.share == NULL && share != -1) {
+		server.house.share = share_open(-1); /* an upgrade changed its layout */
+	}
+	if (server.house.share == NULL) {
+		log_msg(LOG_ERR, "stop", "no shared memory: %s", strerror(errno));
+		return 111;
+	}
+	new_radius_generation();
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && SECCOMP) {
+		log_msg(LOG_WARNING, "config", "this kernel cannot filter system calls: smtp processes have one wall less");
+	}
+	return 0;
+}
+
+int
+serve_main(int argc, char **argv)
+{
+	enum log_target target = LOG_TO_STDERR;
+	int detached = 0;
+	int share, rc;
+
+	if (serve_options(argc, argv, &detached, &target) == -1) {
+		return serve_usage();
+	}
+	server.argc = argc;
+	server.argv = argv;
+	share = inherited();
+	/* Faults at the start belong on the terminal of who starts us. */
+	log_open(detached && share == -1 ? LOG_TO_STDERR : target);
+	set_signals();
+	rc = set_up(share);
+	if (rc == 0 && listen_apply(&server.listeners, server.house.config) == server.house.config->listeners) {
+		log_msg(LOG_ERR, "stop", "no listener could be opened");
+		rc = 111;
+	}
+	if (rc != 0) {
+		return rc;
+	}
+	if (detached) {
+		server.pidfile = server.pidfile == NULL ? PID_FILE : server.pidfile;
+		if (share == -1 && detach() == -1) {
+			return 111;
+		}
+	} else if (server.pidfile != NULL && write_pidfile(getpid()) == -1) {
+		return 111;
+	}
+	log_open(target);
+	stdio_to_null(detached);
+	collect_closes();
+	start_resolver();
+	log_msg(LOG_INFO, "start", "mailstile %s, host %s, pid %d", VERSION, server.house.config->me, (int)getpid());
+	serve_loop();
+	drain();
+	return 0;
+}

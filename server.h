@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* main's work: listeners, forking, reaping, limits, reload, drain; and one session under inetd. */
+#ifndef MAILSTILE_SERVER_H
+#define MAILSTILE_SERVER_H
+
+/* `mailstile serve`, `mailstile inetd`, `mailstile check`: see mailstile(8). Return the exit status. */
+int serve_main(int argc, char **argv);
+int inetd_main(int argc, char **argv);
+int check_main(int argc, char **argv);
+
+#endif

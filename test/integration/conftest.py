@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures and the choice of tests: `root` tests need root, `release` tests need a build without sanitizers."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+import harness
+import radius
+import tools
+import trickle as trickle_clients
+import variant
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "root: needs root: privilege separation, mounts, other users' memory")
+    config.addinivalue_line("markers", "release: needs a build without sanitizers: seccomp, memory, system calls")
+    config.addinivalue_line("markers", "ipv6: needs ::1")
+
+
+def pytest_collection_modifyitems(config, items):
+    drop = [name for name, have in (("root", tools.ROOT), ("release", not tools.SANITIZE), ("ipv6", tools.have_ipv6()))
+            if not have]
+    out = [i for i in items if any(i.get_closest_marker(name) for name in drop)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [i for i in items if i not in out]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.failed:
+        for s in harness.live:
+            report.sections.append(("log of %s" % s.home, s.tail()))
+
+
+@pytest.fixture(scope="session")
+def work():
+    path = tempfile.mkdtemp(prefix="mailstile-")
+    os.chmod(path, 0o755)
+    yield path
+    if os.environ.get("MAILSTILE_KEEP"):
+        print("kept", path)
+    else:
+        tools.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def house(work):
+    assert os.access(harness.BINARY, os.X_OK), "no binary; build it or set MAILSTILE"
+    return harness.House(work)
+
+
+@pytest.fixture(scope="session")
+def freeradius(work):
+    f = radius.FreeRadius(work)
+    yield f
+    f.stop()
+
+
+@pytest.fixture(scope="session")
+def radius_conf(freeradius):
+    return "127.0.0.1:%d %s\n" % (freeradius.port, radius.SECRET)
+
+
+@pytest.fixture(scope="session")
+def shared_server(work, house, radius_conf):
+    s = harness.Server(work, house, radius_conf)
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def server(shared_server):
+    """The server that most tests share, with an empty queue."""
+    shared_server.take()
+    return shared_server
+
+
+@pytest.fixture
+def make_server(work, house, radius_conf):
+    """A function that starts a server of the test's own; see harness.Server for its arguments."""
+    made = []
+
+    def make(radius=radius_conf, **kw):
+        made.append(harness.Server(work, house, radius, **kw))
+        return made[-1]
+    yield make
+    errors = []
+    for s in made:
+        try:
+            s.stop()
+        except Exception as e:  # pylint: disable=broad-except
+            errors.append(e)
+            if s.process and s.process.poll() is None:
+                s.process.kill()
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture
+def make_double():
+    """A function that starts a RADIUS double; see radius.Double."""
+    made = []
+
+    def make(*args, **kw):
+        made.append(radius.Double(*args, **kw))
+        return made[-1]
+    yield make
+    for d in made:
+        d.stop()
+
+
+@pytest.fixture
+def scratch(work):
+    """An empty directory."""
+    path = tempfile.mkdtemp(dir=work)
+    os.chmod(path, 0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- Builds with other numbers, begun early because they take their time ----------------------------------------------
+
+def pytest_collection_finish(session):
+    names = {n for i in session.items for n in i.fixturenames}
+    session.config.wanted_variants = {n for n in ("quick_binary", "future_binary") if n in names}
+    if session.config.option.collectonly:
+        session.config.wanted_variants = set()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def variants(work, request):
+    made = {}
+    for name in sorted(request.config.wanted_variants, reverse=True):
+        quick = name == "quick_binary"
+        made[name] = variant.Variant(work, name, variant.QUICK if quick else {}, 1 if quick else variant.FUTURE)
+    yield made
+    for v in made.values():
+        if v.process.poll() is None:
+            v.process.terminate()
+            v.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def quick_binary(variants):
+    return variants["quick_binary"].path()
+
+
+@pytest.fixture(scope="session")
+def future_binary(variants):
+    return variants["future_binary"].path()
+
+
+@pytest.fixture(scope="session")
+def trickle(quick_binary, work, house, radius_conf):
+    s = harness.Server(work, house, radius_conf, binary=quick_binary, listen={"inside": harness.LISTEN["inside"]})
+    yield trickle_clients.Trickle(s)
+    s.stop()
+
+
+@pytest.fixture(autouse=True)
+def early(request):
+    """Starts the slow clients as soon as there is a binary for them."""
+    items = request.session.items
+    if any("trickle" in i.fixturenames for i in items) and not getattr(request.session, "trickling", False):
+        v = request.getfixturevalue("variants")["quick_binary"]
+        if v.process.poll() is not None:
+            request.session.trickling = True
+            request.getfixturevalue("trickle")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The applets beside the server: check, keygen, mkqueue."""
+
+import os
+import re
+import stat
+
+import pytest
+
+import harness
+import tools
+
+
+@pytest.fixture
+def home(make_server):
+    s = make_server(start=False)
+    tools.make_certificate(os.path.join(s.control, "servercert.pem"), os.path.join(s.control, "serverkey.pem"))
+    return s
+
+
+FINDING = r"(\S+(:\d+)?: )?(error|warning|note): \S.*"
+
+
+def test_check_of_a_good_home(home):
+    p = home.tool("check")
+    assert not re.search(r": (error|warning): ", p.text), p.text
+
+
+@pytest.mark.parametrize("name,content,line,level", [
+    ("listen", "smtp 25\nsubmission x\n", 2, "error"),
+    ("listen", "smtp 25\nsmtps 26\n", 2, "error"),
+    ("listen", "inside 26 from=nobody\n", 1, "error"),
+    ("databytes", "many\n", 1, "error"),
+    ("relayclients", "127.0.0.1\n10.0.0.300\n", 2, "error"),
+    ("radius.conf", "127.0.0.1 0123456789abcdef\nradius.example\n", 2, "error"),
+    ("radius.conf", "# x\n127.0.0.1 short\n", 2, "warning"),
+    ("radius.conf", "127.0.0.1 0123456789abcdef unsigned\n", 1, "warning"),
+    ("me", "nodots\n", 1, "warning"),
+    ("morercpthosts.cdb", "not a cdb\n", None, "error"),
+    ("servercert.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", None, "error"),
+    ("serverkey.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", None, "error"),
+])
+def test_check_names_file_and_line(home, name, content, line, level):
+    home.set(**{name: content})
+    p = home.tool("check", check=False)
+    where = re.escape(os.path.join(home.control, name)) + (":%d" % line if line else r"(:\d+)?")
+    assert re.search("^%s: %s: " % (where, level), p.text, re.M), p.text
+    assert p.returncode == (1 if level == "error" else 0)
+    assert all(re.fullmatch(FINDING, x) for x in p.text.splitlines() if ": error" in x or ": warning" in x)
+    assert "0123456789abcdef" not in p.text
+
+
+def test_check_shows_all_faults_at_once(home):
+    home.set(me="", listen="x\n", spool="y\n", databytes="z\n")
+    p = home.tool("check", check=False)
+    assert len(re.findall(r": error: ", p.text)) >= 4
+
+
+def test_check_of_nothing(scratch):
+    p = tools.run(harness.BINARY, "check", "-H", os.path.join(scratch, "none"), check=False)
+    assert p.returncode == 1 and "error" in p.text
+
+
+def test_keygen(home):
+    cert, key = (os.path.join(home.control, n) for n in ("servercert.pem", "serverkey.pem"))
+    before = tools.read(key)
+    assert home.tool("keygen", check=False).returncode == 100 and tools.read(key) == before
+    p = home.tool("keygen", "-f")
+    assert tools.read(key) != before and stat.S_IMODE(os.stat(key).st_mode) == 0o600
+    assert tools.fingerprint(cert) in p.text.replace(":", "").lower()
+    text = tools.run("openssl", "x509", "-in", cert, "-noout", "-text").text
+    assert "DNS:mail.example.net" in text
+    tools.run("openssl", "verify", "-CAfile", cert, "-verify_hostname", "mail.example.net", cert)
+    assert tools.run("openssl", "x509", "-in", cert, "-noout", "-pubkey").text == tools.run("openssl", "pkey", "-in", key, "-pubout").text
+
+
+@pytest.mark.parametrize("kind", ["ec", "ec384", "rsa"])
+def test_request(home, kind):
+    cert, key = (os.path.join(home.control, n) for n in ("servercert.pem", "serverkey.pem"))
+    tools.make_certificate(cert, key, kind)
+    before = tools.read(cert), tools.read(key)
+    request = os.path.join(home.top, "request.pem")
+    home.tool("keygen", "-r", request)
+    assert (tools.read(cert), tools.read(key)) == before
+    text = tools.run("openssl", "req", "-in", request, "-noout", "-verify", "-text").text
+    assert "DNS:mail.example.net" in text and "verify OK" in text
+    assert tools.run("openssl", "req", "-in", request, "-noout", "-pubkey").text == tools.run("openssl", "pkey", "-in", key, "-pubout").text
+
+
+@pytest.mark.parametrize("name,ok", [("other.example.org", True), ("192.0.2.1", True), ("[IPv6:2001:db8::1]", True), ("two words", False),
+                                     ("-", True), ("a" * 300, False), ("münchen.example", False)])
+def test_names_of_certificates(home, name, ok):
+    p = home.tool("keygen", "-f", "--", name, check=False)
+    assert (p.returncode == 0) == ok, p.text
+    tools.run("openssl", "x509", "-in", os.path.join(home.control, "servercert.pem"), "-noout", "-text")
+
+
+@pytest.mark.parametrize("words", [["-n", "0"], ["-n", "x"], ["-n", "1001"], ["extra"], ["-Z"]])
+def test_mkqueue_usage(home, words):
+    assert home.tool("mkqueue", *words, check=False).returncode == 100
+
+
+def test_mkqueue_makes_what_is_missing(home):
+    os.rmdir(os.path.join(home.queue, "bounce"))
+    os.unlink(os.path.join(home.queue, "lock", "trigger"))
+    assert home.tool("mkqueue").returncode == 0
+    assert stat.S_ISFIFO(os.stat(os.path.join(home.queue, "lock", "trigger")).st_mode)

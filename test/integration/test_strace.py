@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""The order of system calls on a message's way to disk, and what is left when the injector dies between any two of them."""
+
+import os
+import re
+
+import pytest
+
+import smtpc
+import tools
+from tools import ROOT, poll
+
+LISTEN = {"inside": "inside 127.0.0.1:{}"}
+CALLS = ("open,openat,link,linkat,unlink,unlinkat,rename,renameat,renameat2,fsync,fdatasync,write,writev,close,"
+         "chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,sendmsg,ftruncate,truncate,mkdir,mkdirat,fork,vfork,clone")
+
+pytestmark = pytest.mark.release
+
+
+def strace(server_dir, *words):
+    """The server is strace's parent's child (-D), so that pids and exit codes stay what they are."""
+    return ["strace", "-D", "-f", "-q", "-y", "-s", "200", "-o", os.path.join(server_dir, "trace"), *words]
+
+
+def clean(server):
+    for d in ("pid", "intd", "todo"):
+        for n in os.listdir(os.path.join(server.queue, d)):
+            os.unlink(os.path.join(server.queue, d, n))
+    for f in server.files():
+        os.unlink(os.path.join(server.queue, f))
+
+
+class Line:
+    def __init__(self, text):
+        m = re.match(r"(\d+) +(\w+)\((.*)\) += (-?\d+|\?)", text)
+        self.text = text
+        self.pid, self.call, self.args, self.result = m.groups() if m else (None, None, "", None)
+        self.path = "".join(re.findall(r'"([^"]*)"', self.args)[:1])
+        self.fd = "".join(re.findall(r"^\d+<([^>]*)>", self.args)[:1])
+
+
+@pytest.fixture
+def traced(make_server, scratch):
+    server = make_server(wrap=strace(scratch, "-e", "trace=" + CALLS), listen=LISTEN)
+    with server.session("inside") as c:
+        r = c.mail()
+        c.quit()
+    m = server.message(r)
+    server.take()
+    server.stop()
+    text = poll(lambda: b"+++ exited" in tools.read(os.path.join(scratch, "trace")) and
+                tools.read(os.path.join(scratch, "trace")), "the trace").decode("utf-8", "replace")
+    lines = [Line(x) for x in text.splitlines()]
+    warden = str(m.envelope.pid)
+    out = [x for x in lines if x.pid == warden and x.call]
+    assert out, text[:3000]
+    return server, m, out
+
+
+def index(lines, what, want):
+    found = [i for i, x in enumerate(lines) if want(x)]
+    assert found, "no %s in\n%s" % (what, "\n".join(x.text for x in lines[-60:]))
+    return found[0]
+
+
+@pytest.mark.root
+def test_qmail_25_26_27_28_order(traced):
+    """
+    25: no owner or mode changes after the todo link. 26: mess is on disk before intd is made, intd before todo is linked. 27: so are the
+    directory entries, before the reply. 28: the trigger comes last, one octet, closed before anything blocks.
+    """
+    _, m, lines = traced
+    n, k = str(m.id), str(m.id % 23)
+    made = index(lines, "file in pid", lambda x: x.call.startswith("open") and x.path.startswith("pid/") and "O_EXCL" in x.args)
+    linked = index(lines, "link into mess", lambda x: x.call.startswith("link") and x.path.startswith("pid/") and "mess/%s/%s" % (k, n) in x.args)
+    unlinked = index(lines, "unlink in pid", lambda x: x.call.startswith("unlink") and x.path.startswith("pid/"))
+    synced = index(lines, "fsync of mess", lambda x: x.call == "fsync" and re.search(r"/(mess/%s/%s|pid/[^>]*)( \(deleted\))?$" % (k, n), x.fd))
+    intd = index(lines, "open of intd", lambda x: x.call.startswith("open") and x.path == "intd/" + n and "O_EXCL" in x.args)
+    intd_synced = index(lines, "fsync of intd", lambda x: x.call == "fsync" and x.fd.endswith("/intd/" + n))
+    todo = index(lines, "link to todo", lambda x: x.call.startswith("link") and x.path == "intd/" + n and '"todo/%s"' % n in x.args)
+    mess_dir = index(lines, "fsync of mess' directory", lambda x: x.call == "fsync" and x.fd.endswith("/mess/" + k))
+    todo_dir = index(lines, "fsync of todo", lambda x: x.call == "fsync" and x.fd.endswith("/todo"))
+    trigger = index(lines, "trigger", lambda x: x.call.startswith("open") and x.path == "lock/trigger")
+    reply = max(i for i, x in enumerate(lines) if x.call in ("sendmsg", "write") and i > todo)
+    assert made < linked < unlinked < synced < intd < intd_synced < todo < todo_dir
+    assert mess_dir < todo
+    assert todo < trigger
+    assert "O_WRONLY" in lines[trigger].args and "O_NONBLOCK" in lines[trigger].args
+    assert max(todo_dir, trigger) < reply
+    changes = [x for x in lines if re.match(r"f?l?ch(mod|own)", x.call)]
+    assert not [x for x in changes if lines.index(x) > todo], [x.text for x in changes]
+    # Never renamed, never written in place once it is linked.
+    assert not [x for x in lines if x.call.startswith("rename") or x.call.endswith("truncate")]
+    assert not [x for x in lines[todo:] if x.call in ("write", "writev") and "/intd/" in x.fd + x.path]
+
+
+@pytest.mark.root
+def test_qmail_28_trigger_octet(make_server, scratch):
+    """With a reader: open, one octet, close, with nothing between."""
+    server = make_server(wrap=strace(scratch, "-e", "trace=all"), listen=LISTEN)
+    reader = os.open(os.path.join(server.queue, "lock", "trigger"), os.O_RDONLY | os.O_NONBLOCK)
+    with server.session("inside") as c:
+        m = server.message(c.mail())
+    server.take()
+    server.stop()
+    os.close(reader)
+    text = tools.read(os.path.join(scratch, "trace")).decode("utf-8", "replace")
+    lines = [x for x in map(Line, text.splitlines()) if x.pid == str(m.envelope.pid) and x.call]
+    at = index(lines, "trigger", lambda x: x.call.startswith("open") and x.path == "lock/trigger")
+    assert [x.call for x in lines[at:at + 3]] == [lines[at].call, "write", "close"]
+    assert lines[at + 1].result == "1" and lines[at + 1].fd.endswith("/trigger")
+
+
+# Where the injector may die: the n-th call of this name in the process that stores the message. "committed": the todo link is made.
+# Calls of a warden for one message: open pid, link mess, unlink pid, fsync mess, (open,fsync) mess/k, open intd, fsync, (open,fsync) intd,
+# link todo, (open,fsync) todo, open trigger.
+STEPS = [("link,linkat", 1, False), ("unlink,unlinkat", 1, False), ("fsync,fdatasync", 1, False), ("fsync,fdatasync", 2, False),
+         ("fsync,fdatasync", 3, False), ("fsync,fdatasync", 4, False), ("link,linkat", 2, False), ("fsync,fdatasync", 5, True)]
+
+
+@pytest.mark.parametrize("calls,when,committed", STEPS, ids=["%s-%d" % (c.split(",")[0], n) for c, n, _ in STEPS])
+def test_qmail_31_killed_at(make_server, scratch, calls, when, committed):
+    """
+    31: SIGKILL on entry to the call. Before the todo link there is no todo entry and the client saw no 250; after it the message is
+    whole, and what the client saw was no refusal.
+    """
+    server = make_server(wrap=strace(scratch, "-e", "trace=" + calls, "-e", "inject=%s:signal=KILL:when=%d" % (calls, when)), listen=LISTEN)
+    server.crash_expected = True
+    c = server.session("inside")
+    c.envelope()
+    c.send(b"DATA\r\n")
+    c.send(smtpc.MESSAGE + b".\r\n")
+    said = c.rest()
+    assert b"\r\n250 2.0.0 ok " not in b"\r\n" + said
+    todo = os.listdir(os.path.join(server.queue, "todo"))
+    assert len(todo) == int(committed), server.files()
+    for n in todo:
+        (m,) = server.messages()
+        assert m.body == smtpc.stored(smtpc.MESSAGE) and m.rcpts == [b"you@far.example"]
+    # States that the 36 h sweeps know: pid files, mess with or without intd; never an envelope without a message.
+    mess = {f.split("/")[-1] for f in server.files() if f.startswith("mess/")}
+    assert set(os.listdir(os.path.join(server.queue, "intd"))) <= mess and set(todo) <= mess
+    poll(lambda: not server.pairs(), "the end of the session")
+    clean(server)
+    # Service goes on (the injection counts in every new process, so a plain command must do).
+    with server.connect("inside") as again:
+        again.ehlo()
+
+
+FAULTS = [("fsync,fdatasync", n, error) for n in (1, 2, 3, 4, 5) for error in ("EIO", "ENOSPC")] + \
+    [("link,linkat", n, error) for n in (1, 2) for error in ("EIO", "ENOSPC", "EDQUOT")]
+
+
+@pytest.mark.parametrize("calls,when,error", FAULTS, ids=["%s-%d-%s" % (c.split(",")[0], n, e) for c, n, e in FAULTS])
+def test_qmail_32_failed_calls(make_server, scratch, calls, when, error):
+    """A call that fails is a 4xx and leaves nothing; the same session can then send."""
+    server = make_server(wrap=strace(scratch, "-e", "trace=" + calls, "-e", "inject=%s:error=%s:when=%d" % (calls, error, when)), listen=LISTEN)
+    with server.session("inside") as c:
+        c.envelope()
+        r = c.cmd("DATA", (354, 451, 452))
+        if r == 354:
+            c.send(smtpc.MESSAGE + b".\r\n")
+            r = c.reply((451, 452))
+        server.assert_nothing()
+        c.cmd("RSET", 250)
+        server.message(c.mail())
+    server.take()
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EFBIG"])
+def test_qmail_33_write_fails(make_server, scratch, error):
+    """A write of the message fails: 452 or 451, nothing left behind."""
+    server = make_server(wrap=strace(scratch, "-e", "trace=write,writev", "-P", "/nonexistent"), listen=LISTEN)
+    server.stop()
+    server = make_server(wrap=strace(scratch, "-e", "trace=pwrite64,write", "-e", "inject=write:error=%s:when=6+" % error), listen=LISTEN)
+    c = server.session("inside")
+    try:
+        c.envelope()
+        c.send(b"DATA\r\n" + smtpc.MESSAGE * 3000 + b".\r\n")
+        said = c.rest()
+        assert b"\r\n250 2.0.0 ok " not in said
+    except (smtpc.Closed, OSError):
+        pass
+    c.close()
+    poll(lambda: not server.pairs(), "the end of the session")
+    server.assert_nothing()
+    server.crash_expected = True
+
+
+@pytest.mark.parametrize("times", ["1", "1..3"])
+def test_qmail_34_number_taken(make_server, scratch, times):
+    """34: EEXIST on the link into mess is retried with a new pid file."""
+    server = make_server(wrap=strace(scratch, "-e", "trace=link,linkat", "-e", "inject=link,linkat:error=EEXIST:when=" + times), listen=LISTEN)
+    with server.session("inside") as c:
+        server.message(c.mail())
+    assert len(server.take()) == 1
+    assert os.listdir(os.path.join(server.queue, "pid")) == []
+
+
+def test_qmail_34_all_numbers_taken(make_server, scratch):
+    """And given up with a temporary failure when that does not end."""
+    server = make_server(wrap=strace(scratch, "-e", "trace=link,linkat", "-e", "inject=link,linkat:error=EEXIST"), listen=LISTEN)
+    with server.session("inside") as c:
+        c.envelope()
+        c.cmd("DATA", (451, 452))
+        server.assert_nothing()
+        c.cmd("NOOP", 250)
+    assert ROOT in (True, False)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Times and limits of config.h, in a build where they are short and small; see variant.py for the numbers."""
+
+import os
+import signal
+import time
+
+import pytest
+
+import harness
+import radius
+import smtpc
+import tools
+from tools import poll
+from variant import QUICK
+
+pytestmark = pytest.mark.release
+
+PLAIN = {"smtp": "smtp 127.0.0.1:{}"}
+THREE = {k: harness.LISTEN[k] for k in ("smtp", "submissions", "inside")}
+
+
+@pytest.fixture
+def quick(make_server, quick_binary):
+    def make(**kw):
+        kw.setdefault("listen", THREE)
+        return make_server(binary=quick_binary, **kw)
+    return make
+
+
+def test_timeouts(quick):
+    """421 4.4.2: for the next command, for the octets of a message, for a login that does not come, for a TLS handshake."""
+    server = quick()
+    begin = time.monotonic()
+    idle = server.session("smtp")
+    data = server.session("inside")
+    data.envelope()
+    data.cmd("DATA", 354)
+    data.send(b"Subject: x\r\n")
+    half = server.session("smtp")
+    half.send(b"NOO")
+    bdat = server.session("inside")
+    bdat.envelope()
+    bdat.send(b"BDAT 100 LAST\r\nabc")
+    silent = smtpc.Client(("127.0.0.1", server.port["submissions"]), tools.fresh_address(), hello=False)
+    busy = server.session("submissions", login=None)
+    told = [idle, data, half, bdat, busy]
+    end = begin + 9.5
+    while time.monotonic() < end:
+        busy.cmd("NOOP", 250)  # what it says does not matter: it does not log in
+        time.sleep(0.5)
+    for c in told:
+        c.sock.settimeout(5)
+        r = c.reply(421)
+        assert r.enhanced == "4.4.2", r
+        c.closed()
+        assert 9.5 < time.monotonic() - begin < 14
+    assert silent.rest()[:1] in (b"", b"\x15")
+    for c in told + [silent]:
+        assert server.gone(c)["why"] in ("timeout", "tls"), server.gone(c)
+    server.assert_nothing()
+
+
+def test_client_that_does_not_read(quick):
+    """A client that never takes its replies is not waited for longer than for a command."""
+    server = quick(listen=PLAIN)
+    c = server.session("smtp")
+    c.sock.settimeout(1)
+    begin = time.monotonic()
+    try:
+        while time.monotonic() < begin + 8:
+            c.send(b"NOOP\r\n" * 5000)
+    except OSError:
+        pass
+    poll(lambda: not server.pairs(), "the end of the session", 25)
+    c.close()
+
+
+def test_total_limit_and_eviction(quick):
+    """
+    When all places of strangers are taken, the oldest of them that has waited is told to go; places of customers who are logged in
+    are never given away.
+    """
+    server = quick()
+    customers = [server.session("submissions") for _ in range(4)]
+    strangers = [server.session("smtp") for _ in range(QUICK["PRELOGIN_MAX"])]
+    time.sleep(QUICK["PRELOGIN_EVICT_SECONDS"] + 0.2)
+    newcomer = server.connect("smtp")
+    if newcomer.greeting == 421:  # the place becomes free for the next
+        newcomer = poll(lambda: (lambda c: c if c.greeting == 220 else None)(server.connect("smtp")), "a place", every=0.1)
+    assert newcomer.greeting == 220
+    assert strangers[0].reply(421)
+    for c in strangers[2:]:
+        c.cmd("NOOP", 250)
+    for c in customers:
+        c.mail()
+    assert server.log("limit") or server.log("close", why="shutdown")
+    for c in customers + strangers + [newcomer]:
+        c.close()
+    poll(lambda: not server.pairs(), "the end")
+    server.take()
+
+
+def test_total_limit(quick):
+    server = quick()
+    customers = [server.session("submissions") for _ in range(QUICK["SESSIONS_MAX"])]
+    with smtpc.Client(("127.0.0.1", server.port["smtp"]), tools.fresh_address(), hello=False) as c:
+        assert c.reply(421).enhanced in ("4.7.0", "4.3.2")
+    customers[0].quit()
+    poll(lambda: len(server.pairs()) < len(customers), "a free place")
+    with server.connect("smtp") as c:
+        assert c.greeting == 220
+    for c in customers:
+        c.close()
+    poll(lambda: not server.pairs(), "the end")
+
+
+def test_penalties_are_forgotten(quick):
+    server = quick()
+    source = tools.fresh_address()
+
+    def wrong():
+        with server.session("submissions", login=None, source=source) as c:
+            begin = time.monotonic()
+            c.auth_plain("alice", "wrong", 535)
+            return time.monotonic() - begin
+    assert wrong() < 1.8 < wrong()
+    time.sleep(QUICK["PENALTY_SECONDS"] + 0.2)
+    assert wrong() < 1.8
+
+
+def test_drain_ends(quick):
+    """TERM waits for a sender, but not for ever."""
+    server = quick(listen=PLAIN)
+    c = server.session("smtp")
+    c.envelope(rcpts=["you@local.example"])
+    c.cmd("DATA", 354)
+    c.send(b"Subject: x\r\n")
+    begin = time.monotonic()
+    server.kill(signal.SIGTERM)
+    server.wait_exit(0)
+    assert QUICK["DRAIN_SECONDS"] - 0.5 < time.monotonic() - begin < QUICK["DRAIN_SECONDS"] + 4
+    poll(lambda: not server.left(), "all processes to be gone")
+    assert b"250" not in c.rest()
+    assert os.listdir(os.path.join(server.queue, "todo")) == []
+    server.check_queue()
+
+
+def test_radius_deadline(quick, make_double):
+    """All servers together have RADIUS_DEADLINE seconds; the rest is not asked any more."""
+    doubles = [make_double() for _ in range(4)]
+    server = quick(radius="".join(d.line("1 3") for d in doubles))
+    with server.session("submissions", login=None) as c:
+        begin = time.monotonic()
+        c.auth_plain("alice", "x", 454)
+        assert 1 < time.monotonic() - begin < QUICK["RADIUS_DEADLINE"] + 0.5
+
+
+def test_dead_time_ends(quick, make_double):
+    first, second = make_double(), make_double(radius.accept)
+    server = quick(radius=first.line("1 0") + second.line("1 0"))
+
+    def login():
+        with server.session("submissions", login=None) as c:
+            c.auth_plain("alice", "x")
+    login()
+    login()
+    assert len(first.requests) == 1
+    first.answer = radius.accept
+    second.answer = None
+    time.sleep(QUICK["RADIUS_DEAD_SECONDS"] + 0.2)
+    login()
+    assert len(first.requests) == 2
+
+
+def test_tls_sessions_are_forgotten(quick):
+    """By age, and by newer ones."""
+    server = quick()
+    context = server.context()
+    source = tools.fresh_address()
+
+    def connect(session=None):
+        c = smtpc.Client(("127.0.0.1", server.port["submissions"]), source, None, context, hello=False)
+        c.wrap(session=session)
+        c.reply(220)
+        c.cmd("QUIT", 221)
+        out = c.sock.session, c.sock.session_reused
+        c.close()
+        return out
+    first, reused = connect()
+    assert not reused and connect(first)[1]
+    time.sleep(QUICK["TLS_CACHE_SECONDS"] + 0.2)
+    assert not connect(first)[1]
+    first, _ = connect()
+    others = [connect()[0] for _ in range(QUICK["TLS_CACHE_MAX"])]
+    assert not connect(first)[1]
+    assert connect(others[-1])[1]
+
+
+def test_compiled_limits(quick):
+    """SMTP_RCPT_MAX 100, HOPS_MAX 10, BAD_COMMANDS_MAX 3."""
+    server = quick(listen={"inside": harness.LISTEN["inside"]})
+    with server.session("inside") as c:
+        c.cmd("MAIL FROM:<me@client.example>", 250)
+        for n in range(100):
+            c.cmd("RCPT TO:<u%d@far.example>" % n, 250)
+        assert c.cmd("RCPT TO:<u100@far.example>", 452).enhanced == "4.5.3"
+        assert len(server.message(c.data(smtpc.MESSAGE)).rcpts) == 100
+        c.mail(b"Received: x\r\n" * 9 + smtpc.MESSAGE)
+        c.mail(b"Received: x\r\n" * 10 + smtpc.MESSAGE, expect=554)
+        c.cmd("FOO", 500)
+        c.cmd("FOO", 500)
+        c.send(b"FOO\r\n")
+        if c.reply() == 500:
+            c.reply(421)
+        c.closed()
+    server.take()
+
+
+def test_qmail_42_clock_not_set(make_server, future_binary):
+    """42: before its build date a clock is not set: 451, and no login is refused for it."""
+    server = make_server(binary=future_binary, listen=THREE)
+    with server.session("inside") as c:
+        r = c.cmd("MAIL FROM:<me@client.example>")
+        if r == 250:
+            c.cmd("RCPT TO:<you@far.example>")
+            r = c.cmd("DATA", 451)
+        assert r == 451 and r.enhanced.startswith("4.3.")
+    server.assert_nothing()
+    with server.session("submissions", login=None) as c:
+        c.auth_plain("alice", "wonder land")
+    assert server.tool("check", check=False).text

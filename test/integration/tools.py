@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""Small things that need no server: ports, polling, certificates, cdb files, envelopes, the process table."""
+
+import collections
+import itertools
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import time
+
+FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fixtures")
+TREE = os.path.dirname(os.path.dirname(FIXTURES))
+ROOT = os.geteuid() == 0
+SANITIZE = os.environ.get("MAILSTILE_SANITIZE", "") not in ("", "0")
+# Sanitizers and loaded machines are slow; how long anything may take before a test calls it hung.
+PATIENCE = 60.0 if SANITIZE else 20.0
+
+_used_ports = set()
+_addresses = itertools.count(1)
+
+
+def free_port(kind=socket.SOCK_STREAM, host="127.0.0.1"):
+    """A loopback port nobody uses, never the same one twice."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        with socket.socket(family, kind) as s:
+            s.bind((host, 0))
+            port = s.getsockname()[1]
+        if port not in _used_ports:
+            _used_ports.add(port)
+            return port
+
+
+def fresh_address(net=1):
+    """A client address that no test has used: penalties, limits and log lines of tests stay apart."""
+    n = next(_addresses)
+    return "127.%d.%d.%d" % (net, n // 250 + 1, n % 250 + 1)
+
+
+def have_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as s:
+            s.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+def poll(condition, what, timeout=None, every=0.01):
+    """Call `condition` until it returns something true, and return that."""
+    end = time.monotonic() + (timeout or PATIENCE)
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError("waited in vain for " + what)
+        time.sleep(every)
+
+
+def run(*argv, check=True, timeout=60, **kw):
+    """A command with its output as text."""
+    kw.setdefault("stdin", subprocess.DEVNULL)
+    if "input" in kw:
+        del kw["stdin"]
+    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False, **kw)
+    p.text = p.stdout.decode("utf-8", "replace")
+    if check and p.returncode != 0:
+        raise AssertionError("%s: status %d\n%s" % (" ".join(map(str, argv)), p.returncode, p.text))
+    return p
+
+
+def write(path, content, mode=None):
+    data = content.encode() if isinstance(content, str) else content
+    with open(path, "wb") as f:
+        f.write(data)
+    if mode is not None:
+        os.chmod(path, mode)
+    return path
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+# ---- Certificates ----------------------------------------------------------------------------------------------------
+
+def make_certificate(cert, key, kind="ec", name="mail.example.net"):
+    """A self-signed certificate by openssl: kind is ec, ec384, rsa or rsa3072."""
+    algorithm = {
+        "ec": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        "ec384": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"],
+        "rsa": ["-newkey", "rsa:2048"],
+        "rsa3072": ["-newkey", "rsa:3072"],
+    }[kind]
+    run("openssl", "req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=" + name,
+        "-addext", "subjectAltName=DNS:" + name, *algorithm, "-keyout", key, "-out", cert)
+    os.chmod(key, 0o600)
+
+
+def fingerprint(cert):
+    text = run("openssl", "x509", "-in", cert, "-noout", "-fingerprint", "-sha256").text
+    return text.strip().split("=", 1)[1].replace(":", "").lower()
+
+
+# ---- cdb -------------------------------------------------------------------------------------------------------------
+
+def cdb_hash(key):
+    h = 5381
+    for byte in key:
+        h = ((h * 33) & 0xFFFFFFFF) ^ byte
+    return h
+
+
+def cdb_bytes(pairs):
+    """A cdb file with these (key, data) pairs, written from the format's description."""
+    body, buckets = bytearray(), [[] for _ in range(256)]
+    for key, data in pairs:
+        h = cdb_hash(key)
+        buckets[h & 255].append((h, 2048 + len(body)))
+        body += struct.pack("<II", len(key), len(data)) + key + data
+    head = bytearray()
+    for entries in buckets:
+        n = 2 * len(entries)
+        slots = [(0, 0)] * n
+        for h, pos in entries:
+            i = (h >> 8) % n
+            while slots[i][1]:
+                i = (i + 1) % n
+            slots[i] = (h, pos)
+        head += struct.pack("<II", 2048 + len(body), n)
+        for h, pos in slots:
+            body += struct.pack("<II", h, pos)
+    return bytes(head + body)
+
+
+def tcprules(path, rules):
+    """Compile tcprules source into `path` with the real tool."""
+    run("tcprules", path, path + ".tmp", input=rules.encode())
+    os.chmod(path, 0o644)
+
+
+# ---- The queue -------------------------------------------------------------------------------------------------------
+
+Envelope = collections.namedtuple("Envelope", "uid pid sender rcpts raw")
+
+
+def parse_envelope(raw):
+    """An envelope as qmail-send reads it, but without its leniency (queue format 2.3)."""
+    assert raw.endswith(b"\0"), "envelope's last record is not ended: %r" % raw
+    records = raw[:-1].split(b"\0")
+    letters = b"".join(r[:1] for r in records)
+    assert re.fullmatch(rb"upFT+", letters), "records %r" % letters
+    assert records[0][1:].isdigit() and records[1][1:].isdigit(), raw
+    return Envelope(int(records[0][1:]), int(records[1][1:]), records[2][1:], [r[1:] for r in records[3:]], raw)
+
+
+class Message:
+    """A message in the queue: `head` is the lines that the server put before what the client sent."""
+
+    def __init__(self, qid, path, todo):
+        self.id = qid
+        self.path, self.todo = path, todo
+        self.data = read(path)
+        self.envelope = parse_envelope(read(todo))
+        self.sender = self.envelope.sender
+        self.rcpts = self.envelope.rcpts
+        lines = self.data.split(b"\n")
+        assert lines[0].startswith(b"Received: (qmail "), lines[0]
+        assert lines[1].startswith(b"Received: from "), lines[1]
+        end = 2
+        while lines[end][:1] in (b" ", b"\t"):
+            end += 1
+        self.head = lines[:end]
+        self.body = b"\n".join(lines[end:])
+
+    @property
+    def received(self):
+        """The network Received field on one line."""
+        return b" ".join(x.strip() for x in self.head[1:]).decode()
+
+
+# ---- Processes -------------------------------------------------------------------------------------------------------
+
+Process = collections.namedtuple("Process", "pid ppid session state name")
+
+
+def processes():
+    out = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                stat = read("/proc/%s/stat" % entry).decode("utf-8", "replace")
+            except OSError:
+                continue
+            name = stat[stat.index("(") + 1:stat.rindex(")")]
+            field = stat[stat.rindex(")") + 2:].split()
+            out.append(Process(int(entry), int(field[1]), int(field[3]), field[0], name))
+    return out
+
+
+def children(pid):
+    return [p for p in processes() if p.ppid == pid and p.state != "Z"]
+
+
+def status_of(pid):
+    """/proc/PID/status as a dict."""
+    lines = read("/proc/%d/status" % pid).decode().splitlines()
+    return {k: v.strip() for k, v in (line.split(":", 1) for line in lines)}
+
+
+def rmtree(path):
+    def again(function, name, _):
+        os.chmod(os.path.dirname(name), 0o700)
+        os.chmod(name, 0o700)
+        function(name)
+    shutil.rmtree(path, onerror=again)

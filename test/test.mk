@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+# Targets that test, measure or check; included by the Makefile.
+
+help:
+	@echo 'all               ./mailstile (BOARD=host) or build/BOARD/mailstile'
+	@echo 'test              install what is missing, build, then every test, then again under sanitizers (test/run.sh)'
+	@echo 'test-unit         cmocka programs of test/unit, under ASan and UBSan'
+	@echo 'test-integration  pytest, test/integration, on ./mailstile'
+	@echo 'demo bench fuzz   test/demo.sh, test/bench/bench.sh, test/fuzz/run.sh'
+	@echo 'size              section and file sizes against the budget of the board'
+	@echo 'lint              compilers'"'"' analysers, clang-tidy, cppcheck, shellcheck, mandoc, format (test/lint.sh)'
+	@echo 'install           DESTDIR, PREFIX (/usr/local): the binary and its manual pages'
+	@echo 'deps              only fetch and compile BearSSL and radcli'
+	@echo 'compile_commands.json  for clangd and clang-tidy'
+	@echo 'clean distclean   distclean also drops the unpacked sources of the libraries'
+
+test:
+	$(Q)test/install-deps.sh build test
+	+$(Q)test/run.sh
+
+test-unit:
+	$(Q)test/install-deps.sh --check build unit
+	+$(Q)$(MAKE) --no-print-directory SANITIZE=1 run-unit
+
+test-integration: all
+	$(Q)MAILSTILE='$(abspath $(PROG))' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
+		$(if $(SANITIZE),-m 'not release') $(PYTEST_ARGS) test/integration
+
+# Each test/unit/NAME.c is a program of its own. It is linked with the objects as an archive, so a test that includes a
+# source file to reach its static functions replaces that object. A comment line " * LDFLAGS: -Wl,--wrap=fsync" adds flags.
+UNIT := $(patsubst %.c,$(B)/unit/%,$(notdir $(sort $(wildcard test/unit/*.c))))
+
+run-unit: $(UNIT)
+	@failed=; fixed=$$(setarch -R true 2> /dev/null && echo setarch -R); \
+	for t in $(UNIT); do echo "== $${t##*/}"; $$fixed $$t || failed="$$failed $${t##*/}"; done; \
+		test -z "$$failed" || { echo "unit tests failed:$$failed"; exit 1; }
+
+$(B)/libmailstile.a: $(filter-out $(B)/main.o,$(OBJ))
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/unit/%: test/unit/%.c $(B)/libmailstile.a $(LIBS) $(B)/flags
+	$(call say,UNIT,$*)
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -MMD -MP -MT $@ -c -o $@.o $<
+	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
+
+demo: all
+	$(Q)test/install-deps.sh build demo
+	$(Q)MAILSTILE='$(abspath $(PROG))' test/demo.sh
+bench: all
+	$(Q)MAILSTILE='$(abspath $(PROG))' test/bench/bench.sh
+fuzz:
+	$(Q)test/fuzz/run.sh
+lint:
+	+$(Q)test/lint.sh
+
+size: all
+	@$(CROSS)size $(B)/mailstile.elf
+	@n=$$(stat -c %s $(PROG)); echo "$(PROG): $$n octets stripped, budget $(SIZE_BUDGET)"; test "$$n" -le "$(SIZE_BUDGET)"
+
+# For clang: without the warnings and the header directory that are gcc's own.
+CLANG_COMPILE = $(patsubst $(CC),clang,$(filter-out $(WARN_GCC),$(subst -nostdinc,-nostdlibinc,$(subst \
+	-isystem $(GCC_INC) ,,$(COMPILE))))) -DBUILD_EPOCH=$(EPOCH)
+print-compile: $(B)/ready
+	@printf '%s\n' '$(COMPILE) -DBUILD_EPOCH=$(EPOCH)'
+print-compile-clang: $(B)/ready
+	@printf '%s\n' '$(CLANG_COMPILE)'
+
+compile_commands.json: $(SRC) $(B)/flags $(B)/ready
+	@sep='['; for f in $(SRC); do \
+		command=$$(printf '%s' '$(CLANG_COMPILE) -c '"$$f" | sed 's/[\\"]/\\&/g'); \
+		printf '%s\n{ "directory": "%s", "file": "%s", "command": "%s" }' "$$sep" '$(CURDIR)' "$$f" "$$command"; \
+		sep=','; done > $@; echo ']' >> $@

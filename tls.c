@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * A client's connection, plain or TLS 1.2, for the smtp process. BearSSL does TLS; it allocates nothing. Only ECDHE with AEAD is offered,
+ * on X25519 and P-256. The private key is the warden's: the policy class below asks it for the one signature of a handshake, and for
+ * sessions to resume. SIGTERM stays blocked but while waiting in ppoll(), so that no wake-up is lost.
+ */
+#include "tls.h"
+
+#include "str.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+volatile sig_atomic_t conn_stop;
+
+/* ---- waiting, reading, writing ---- */
+
+static enum conn_status
+wait_for(struct conn *c, int fd, short events, int64_t until)
+{
+	static const sigset_t none;
+
+	if (until > c->deadline) {
+		until = c->deadline;
+	}
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = events };
+		int64_t left = until - mono_ms();
+		struct timespec ts = { .tv_sec = (time_t)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000 };
+		int r;
+
+		if (conn_stop && !c->busy) {
+			return CONN_STOP;
+		}
+		if (left <= 0) {
+			return CONN_TIMEOUT;
+		}
+		r = ppoll(&p, 1, &ts, &none);
+		if (r > 0) {
+			return CONN_OK;
+		}
+		if (r == -1 && errno != EINTR) {
+			return CONN_EOF;
+		}
+	}
+}
+
+static enum conn_status
+raw_read(struct conn *c, void *p, size_t cap, size_t *len, int64_t until)
+{
+	for (;;) {
+		enum conn_status st = wait_for(c, c->rfd, POLLIN, until);
+		ssize_t n;
+
+		if (st != CONN_OK) {
+			return st;
+		}
+		n = read(c->rfd, p, cap);
+		if (n > 0) {
+			*len = (size_t)n;
+			c->octets_in += (uint64_t)n;
+			return CONN_OK;
+		}
+		if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
+			return CONN_EOF;
+		}
+	}
+}
+
+static enum conn_status
+raw_write(struct conn *c, const void *p, size_t len, int64_t until)
+{
+	const uint8_t *s = p;
+
+	while (len > 0) {
+		enum conn_status st = wait_for(c, c->wfd, POLLOUT, until);
+		ssize_t n;
+
+		if (st == CONN_STOP) {
+			/* What was already decided is still said. */
+			c->busy = 1;
+			st = wait_for(c, c->wfd, POLLOUT, until);
+			c->busy = 0;
+		}
+		if (st != CONN_OK) {
+			return st;
+		}
+		n = write(c->wfd, s, len);
+		if (n == -1 && errno != EINTR && errno != EAGAIN) {
+			return CONN_EOF;
+		}
+		if (n > 0) {
+			s += n;
+			len -= (size_t)n;
+			c->octets_out += (uint64_t)n;
+		}
+	}
+	return CONN_OK;
+}
+
+/* ---- the TLS engine ---- */
+
+/* Move records until the engine is in one of the states `want` (0: until nothing is left to send). */
+static enum conn_status
+engine_run(struct conn *c, unsigned want, int64_t until)
+{
+	br_ssl_engine_context *eng = &c->sc.eng;
+
+	for (;;) {
+		unsigned state = br_ssl_engine_current_state(eng);
+		enum conn_status st;
+		uint8_t *p;
+		size_t len;
+
+		if ((state & BR_SSL_SENDREC) != 0) {
+			p = br_ssl_engine_sendrec_buf(eng, &len);
+			st = raw_write(c, p, len, until);
+			if (st != CONN_OK) {
+				return st;
+			}
+			br_ssl_engine_sendrec_ack(eng, len);
+			continue;
+		}
+		if ((state & BR_SSL_CLOSED) != 0) {
+			c->tls_error = br_ssl_engine_last_error(eng);
+			return c->tls_error == BR_ERR_OK ? CONN_EOF : CONN_TLS;
+		}
+		if (want == 0 || (state & want) != 0) {
+			return CONN_OK;
+		}
+		if ((state & BR_SSL_RECVREC) == 0) {
+			c->tls_error = BR_ERR_BAD_STATE;
+			return CONN_TLS;
+		}
+		p = br_ssl_engine_recvrec_buf(eng, &len);
+		st = raw_read(c, p, len, &len, until);
+		if (st != CONN_OK) {
+			return st;
+		}
+		br_ssl_engine_recvrec_ack(eng, len);
+	}
+}
+
+static struct conn *
+conn_of_policy(const br_ssl_server_policy_class **p)
+{
+	return (struct conn *)((uintptr_t)p - offsetof(struct conn, policy));
+}
+
+static struct conn *
+conn_of_cache(const br_ssl_session_cache_class **p)
+{
+	return (struct conn *)((uintptr_t)p - offsetof(struct conn, cache));
+}
+
+/* The hash for the signature: one that the client and we have, stronger only when the key asks for it. 0 = none. */
+static unsigned
+choose_hash(const struct cert_chain *chain, uint32_t client)
+{
+	static const unsigned order256[] = { br_sha256_ID, br_sha384_ID, br_sha512_ID };
+	static const unsigned order384[] = { br_sha384_ID, br_sha512_ID, br_sha256_ID };
+	const unsigned *order = chain->curve == BR_EC_secp384r1 ? order384 : order256;
+
+	for (size_t i = 0; i < 3; i++) {
+		if ((client >> order[i] & 1) != 0) {
+			return order[i];
+		}
+	}
+	return 0;
+}
+
+static int
+policy_choose(const br_ssl_server_policy_class **pctx, const br_ssl_server_context *cc, br_ssl_server_choices *choices)
+{
+	const struct cert_chain *chain = conn_of_policy(pctx)->chain;
+	int ec = chain->key_type == BR_KEYTYPE_EC;
+	uint32_t hashes = br_ssl_server_get_client_hashes(cc);
+	unsigned hash = choose_hash(chain, ec ? hashes >> 8 : hashes);
+	const br_suite_translated *st;
+	size_t n;
+
+	/* The engine keeps only the curves it can do ECDHE on, so this says nothing about P-384 certificates. */
+	if (hash == 0 ||
+	    (ec && chain->curve == BR_EC_secp256r1 && (br_ssl_server_get_client_curves(cc) >> chain->curve & 1) == 0)) {
+		return 0;
+	}
+	st = br_ssl_server_get_client_suites(cc, &n);
+	for (size_t i = 0; i < n; i++) {
+		unsigned keyx = st[i][1] >> 12;
+
+		if (keyx == (ec ? BR_SSLKEYX_ECDHE_ECDSA : BR_SSLKEYX_ECDHE_RSA)) {
+			choices->cipher_suite = st[i][0];
+			choices->algo_id = 0xff00 + hash;
+			choices->chain = chain->cert;
+			choices->chain_len = chain->count;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static uint32_t
+policy_keyx(const br_ssl_server_policy_class **pctx, unsigned char *data, size_t *len)
+{
+	(void)pctx;
+	(void)data;
+	(void)len;
+	return 0; /* only ephemeral key exchange is offered, which the engine does itself */
+}
+
+static size_t
+policy_sign(const br_ssl_server_policy_class **pctx, unsigned algo, unsigned char *data, size_t hash_len, size_t cap)
+{
+	const struct tls_warden *w = conn_of_policy(pctx)->warden;
+	uint8_t hash[64];
+
+	if (hash_len > sizeof hash) {
+		return 0;
+	}
+	memcpy(hash, data, hash_len);
+	return w->sign(w->ctx, algo & 0xff, hash, hash_len, data, cap);
+}
+
+static const br_ssl_server_policy_class policy_class = {
+	.context_size = sizeof(const br_ssl_server_policy_class *),
+	.choose = policy_choose,
+	.do_keyx = policy_keyx,
+	.do_sign = policy_sign,
+};
+
+static void
+cache_save(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, const br_ssl_session_parameters *p)
+{
+	const struct tls_warden *w = conn_of_cache(ctx)->warden;
+
+	(void)sc;
+	w->put(w->ctx, p);
+}
+
+static int
+cache_load(const br_ssl_session_cache_class **ctx, br_ssl_server_context *sc, br_ssl_session_parameters *p)
+{
+	struct conn *c = conn_of_cache(ctx);
+
+	(void)sc;
+	c->resumed = c->warden->get(c->warden->ctx, p);
+	return c->resumed;
+}
+
+static const br_ssl_session_cache_class cache_class = {
+	.context_size = sizeof(const br_ssl_session_cache_class *),
+	.save = cache_save,
+	.load = cache_load,
+};
+
+void
+conn_init(struct conn *c, int rfd, int wfd)
+{
+	memset(c, 0, offsetof(struct conn, in));
+	c->rfd = rfd;
+	c->wfd = wfd;
+	c->deadline = INT64_MAX;
+}
+
+void
+conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w)
+{
+	static const uint16_t suites[] = {
+		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	};
+	br_ssl_engine_context *eng = &c->sc.eng;
+	uint8_t seed[32];
+
+	c->chain = chain;
+	c->warden = w;
+	c->policy = &policy_class;
+	c->cache = &cache_class;
+	br_ssl_server_zero(&c->sc);
+	br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
+	br_ssl_engine_set_suites(eng, suites, sizeof suites / sizeof suites[0]);
+	c->ec = *br_ec_get_default();
+	c->ec.supported_curves = 1U << BR_EC_secp256r1 | 1U << BR_EC_curve25519;
+	br_ssl_engine_set_ec(eng, &c->ec);
+	br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
+	br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
+	br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
+	br_ssl_engine_set_prf_sha256(eng, &br_tls12_sha256_prf);
+	br_ssl_engine_set_prf_sha384(eng, &br_tls12_sha384_prf);
+	br_ssl_engine_set_default_aes_gcm(eng);
+	br_ssl_engine_set_default_chapol(eng);
+	br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
+	br_ssl_server_set_policy(&c->sc, &c->policy);
+	br_ssl_server_set_cache(&c->sc, &c->cache);
+	/* The engine would open /dev/urandom, which the jail has not: seed it here, and say that the system's part is done. */
+	random_bytes(seed, sizeof seed);
+	br_ssl_engine_inject_entropy(eng, seed, sizeof seed);
+	eng->rng_os_rand_done = 1;
+	explicit_bzero(seed, sizeof seed);
+}
+
+enum conn_status
+conn_start_tls(struct conn *c, int timeout_ms)
+{
+	enum conn_status st = conn_flush(c, timeout_ms);
+
+	if (st != CONN_OK) {
+		return st;
+	}
+	br_ssl_engine_set_buffers_bidi(&c->sc.eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
+	if (!br_ssl_server_reset(&c->sc)) {
+		c->tls_error = br_ssl_engine_last_error(&c->sc.eng);
+		return CONN_TLS;
+	}
+	c->tls = 1;
+	st = engine_run(c, BR_SSL_SENDAPP, mono_ms() + timeout_ms);
+	return st == CONN_EOF && c->tls_error != 0 ? CONN_TLS : st;
+}
+
+enum conn_status
+conn_peek(struct conn *c, const uint8_t **p, size_t *len, int timeout_ms)
+{
+	int64_t until = mono_ms() + timeout_ms;
+	enum conn_status st;
+
+	if (c->tls) {
+		*p = br_ssl_engine_recvapp_buf(&c->sc.eng, len);
+		if (*p != NULL) {
+			return CONN_OK;
+		}
+	} else if (c->in_len > 0) {
+		*p = c->in + c->in_pos;
+		*len = c->in_len;
+		return CONN_OK;
+	}
+	st = conn_flush(c, timeout_ms);
+	if (st != CONN_OK) {
+		return st;
+	}
+	if (c->tls) {
+		st = engine_run(c, BR_SSL_RECVAPP, until);
+		if (st == CONN_OK) {
+			*p = br_ssl_engine_recvapp_buf(&c->sc.eng, len);
+		}
+		return st;
+	}
+	st = raw_read(c, c->in, sizeof c->in, &c->in_len, until);
+	c->in_pos = 0;
+	*p = c->in;
+	*len = c->in_len;
+	return st;
+}
+
+void
+conn_take(struct conn *c, size_t n)
+{
+	if (c->tls) {
+		if (n > 0) {
+			br_ssl_engine_recvapp_ack(&c->sc.eng, n);
+		}
+		return;
+	}
+	c->in_pos += n;
+	c->in_len -= n;
+}
+
+size_t
+conn_pending(struct conn *c)
+{
+	size_t len = c->in_len;
+
+	if (c->tls && br_ssl_engine_recvapp_buf(&c->sc.eng, &len) == NULL) {
+		return 0;
+	}
+	return len;
+}
+
+enum conn_status
+conn_write(struct conn *c, const void *p, size_t len, int timeout_ms)
+{
+	const uint8_t *s = p;
+
+	while (len > 0) {
+		size_t n = sizeof c->out - c->out_len;
+
+		if (n == 0) {
+			enum conn_status st = conn_flush(c, timeout_ms);
+
+			if (st != CONN_OK) {
+				return st;
+			}
+			continue;
+		}
+		n = n < len ? n : len;
+		memcpy(c->out + c->out_len, s, n);
+		c->out_len += n;
+		s += n;
+		len -= n;
+	}
+	return CONN_OK;
+}
+
+enum conn_status
+conn_flush(struct conn *c, int timeout_ms)
+{
+	int64_t until = mono_ms() + timeout_ms;
+	size_t pos = 0;
+	enum conn_status st;
+
+	if (!c->tls) {
+		st = c->out_len == 0 ? CONN_OK : raw_write(c, c->out, c->out_len, until);
+		c->out_len = 0;
+		return st;
+	}
+	while (pos < c->out_len) {
+		size_t room;
+		uint8_t *p;
+
+		st = engine_run(c, BR_SSL_SENDAPP, until);
+		if (st != CONN_OK) {
+			return st;
+		}
+		p = br_ssl_engine_sendapp_buf(&c->sc.eng, &room);
+		if (room > c->out_len - pos) {
+			room = c->out_len - pos;
+		}
+		memcpy(p, c->out + pos, room);
+		br_ssl_engine_sendapp_ack(&c->sc.eng, room);
+		pos += room;
+	}
+	c->out_len = 0;
+	br_ssl_engine_flush(&c->sc.eng, 0);
+	return engine_run(c, 0, until);
+}
+
+void
+conn_close(struct conn *c, int timeout_ms)
+{
+	int64_t until = mono_ms() + timeout_ms;
+
+	if (conn_flush(c, timeout_ms) == CONN_OK && c->tls) {
+		br_ssl_engine_close(&c->sc.eng);
+		engine_run(c, 0, until);
+	}
+	shutdown(c->wfd, SHUT_WR);
+}
+
+void
+conn_linger(struct conn *c, int timeout_ms)
+{
+	int64_t until = mono_ms() + timeout_ms;
+	size_t len, total = 0;
+
+	while (total < 65536 && raw_read(c, c->rec_out, sizeof c->rec_out, &len, until) == CONN_OK) {
+		total += len;
+	}
+}
+
+const char *
+tls_version_name(uint16_t version)
+{
+	return version == BR_TLS12 ? "TLSv1.2" : "unknown";
+}
+
+const char *
+tls_suite_name(uint16_t suite)
+{
+	switch (suite) {
+	case BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
+		return "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+	case BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:
+		return "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256";
+	case BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:
+		return "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+	case BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:
+		return "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+	case BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384:
+		return "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
+	case BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
+		return "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384";
+	default:
+		return "unknown";
+	}
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A client's connection, plain or TLS 1.2, behind one interface. smtp process only. Private key operations and the session
+ * cache are delegated through struct tls_warden. All memory is static and bounded.
+ */
+#ifndef MAILSTILE_TLS_H
+#define MAILSTILE_TLS_H
+
+#include "cert.h"
+
+#include <bearssl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What the TLS engine needs of someone who has the key. */
+struct tls_warden {
+	void *ctx;
+	size_t (*sign)(void *ctx, unsigned hash_id, const uint8_t *hash, size_t len, uint8_t *sig, size_t cap);
+	int (*get)(void *ctx, br_ssl_session_parameters *p); /* 1 found */
+	void (*put)(void *ctx, const br_ssl_session_parameters *p);
+};
+
+enum conn_status {
+	CONN_OK = 0,
+	CONN_EOF,     /* the client closed, or broke, the connection */
+	CONN_TIMEOUT,
+	CONN_STOP,    /* conn_stop was set by a signal, and the session is not busy */
+	CONN_TLS      /* handshake or record failure: conn->tls_error */
+};
+
+#define CONN_OUT 2048
+
+struct conn {
+	int rfd, wfd;
+	int tls;		 /* established */
+	int resumed;
+	int tls_error;		 /* BearSSL's number */
+	int busy;		 /* in a transaction: conn_stop waits */
+	int64_t deadline;	 /* mono_ms() at which the session ends, whatever happens */
+	uint64_t octets_in, octets_out;
+	size_t in_pos, in_len;	 /* plain: what is left in `in` */
+	size_t out_len;
+	uint8_t out[CONN_OUT];	 /* replies not yet sent */
+	br_ssl_server_context sc;
+	br_ec_impl ec;
+	const br_ssl_server_policy_class *policy;
+	const br_ssl_session_cache_class *cache;
+	const struct cert_chain *chain;
+	const struct tls_warden *warden;
+	uint8_t in[BR_SSL_BUFSIZE_INPUT]; /* plain input, or TLS records */
+	uint8_t rec_out[4096 + 85 + 512]; /* TLS records to send */
+};
+
+/* Set by a signal handler: blocking calls return CONN_STOP at once. */
+extern volatile sig_atomic_t conn_stop;
+
+/* Begin a plain connection. */
+void conn_init(struct conn *c, int rfd, int wfd);
+/* Seed and set up the TLS engine; before the process gives up its privileges. Nothing is sent. */
+void conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w);
+/* Handshake. Any plain input still buffered is the caller's to refuse first. */
+enum conn_status conn_start_tls(struct conn *c, int timeout_ms);
+
+/*
+ * What has arrived: *p and *len (at least 1 octet) stay valid until the next call. Sends pending output before it blocks.
+ * Takes nothing away: conn_take(n) does.
+ */
+enum conn_status conn_peek(struct conn *c, const uint8_t **p, size_t *len, int timeout_ms);
+void conn_take(struct conn *c, size_t n);
+/* Octets that can be had without reading from the network. */
+size_t conn_pending(struct conn *c);
+
+/* Queue octets for sending; conn_flush() or the next blocking read sends them. */
+enum conn_status conn_write(struct conn *c, const void *p, size_t len, int timeout_ms);
+enum conn_status conn_flush(struct conn *c, int timeout_ms);
+/* Send what is pending and, with TLS, close_notify; waits at most `timeout_ms`. */
+void conn_close(struct conn *c, int timeout_ms);
+
+/* Read away what the client still sends, for at most `timeout_ms` and 64 KiB: closing with unread input resets the connection, and the
+ * last reply would be lost. */
+void conn_linger(struct conn *c, int timeout_ms);
+
+/* "TLSv1.2", and the IANA name of a cipher suite, or "unknown". */
+const char *tls_version_name(uint16_t version);
+const char *tls_suite_name(uint16_t suite);
+
+#endif

@@ -1,0 +1,985 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * The monitor of one session.
+ *
+ * User USER_SPOOL, with the spool as its root directory; descriptors: the socket to smtp, the log, the shared map, and while they last
+ * a message file and a UDP socket. Holds the TLS key and the RADIUS secrets. Never parses what a stranger sent: it gets fixed-size
+ * messages from smtp and treats smtp as the stranger. Whatever smtp claims, the table below says when it may ask, and the state here,
+ * not smtp's word, decides. One who took over smtp can send mail that this session could send anyway, and hear "no" to the rest.
+ */
+#include "warden.h"
+
+#include "cert.h"
+#include "log.h"
+#include "msg.h"
+#include "parse.h"
+#include "queue.h"
+#include "radius.h"
+#include "smtp.h"
+#include "str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum state {
+	WS_OPEN = 1, /* no transaction */
+	WS_MAIL = 2, /* sender taken */
+	WS_RCPT = 4, /* at least one recipient taken */
+	WS_DATA = 8, /* smtp has the file */
+	WS_ANY = 15
+};
+
+struct warden {
+	const struct house *house;
+	struct session *session;
+	int sock;
+	pid_t smtp;
+	enum state state;
+	unsigned count[MSG_COUNT];
+	int64_t start;
+	struct smtp_info info;
+	char client[ADDR_TEXT_MAX];
+	/* login */
+	int loggedin;
+	unsigned auth_fails;
+	char user[AUTH_USER_MAX + 1];
+	/* TLS, as smtp says: for the log and for Received, never for a decision */
+	int tls, resumed;
+	uint16_t tls_version, tls_suite;
+	/* the transaction */
+	int utf8, esmtp;
+	uint64_t size;
+	struct spool spool;
+	struct envelope env;
+	/* for the last log line */
+	enum note_kind why;
+	unsigned messages, recipients;
+	uint64_t octets;
+};
+
+static struct warden warden;
+static struct conn conn; /* touched by the smtp process only */
+static volatile sig_atomic_t warden_stop;
+
+/* ---- log lines ---- */
+
+static void
+event(struct log_line *l, const struct warden *w, int prio, const char *ev)
+{
+	log_begin(l, prio, ev);
+	log_str(l, "sid", w->info.session);
+	log_str(l, "client", w->client);
+	if (w->loggedin) {
+		log_str(l, "user", w->user);
+	}
+}
+
+static void
+log_refusal(const struct warden *w, const char *at, enum verdict v, const char *addr)
+{
+	static const char *const words[V_COUNT] = {
+		[V_NEED_LOGIN] = "login-required",	[V_SENDER_REFUSED] = "badmailfrom", [V_NO_RELAY] = "relay-denied",
+		[V_UNQUALIFIED] = "domain-unqualified", [V_BAD_ADDRESS] = "bad-address",    [V_TOO_MANY_RCPT] = "too-many-recipients",
+		[V_TOO_BIG] = "too-big",		[V_NO_SPACE] = "no-space",	    [V_NO_CLOCK] = "clock-not-set",
+		[V_SPOOL_ERROR] = "spool-error",
+	};
+	struct log_line l;
+
+	event(&l, w, LOG_NOTICE, "refuse");
+	log_str(&l, "at", at);
+	log_str(&l, "reason", words[v]);
+	log_str(&l, "addr", addr);
+	log_end(&l);
+}
+
+static void
+log_spool_error(const struct warden *w, const char *doing)
+{
+	struct log_line l;
+	int saved = errno;
+
+	event(&l, w, LOG_ERR, "spool");
+	log_text(&l, "msg", doing);
+	log_text(&l, "error", strerror(saved));
+	log_end(&l);
+}
+
+/* ---- TLS ---- */
+
+static int
+answer(const struct warden *w, const void *m, size_t len, int fd)
+{
+	return msg_send(w->sock, m, len, fd);
+}
+
+static int
+on_sign(struct warden *w, union msg_any *m)
+{
+	struct msg_sign_reply r;
+
+	memset(&r, 0, sizeof r);
+	r.type = MSG_SIGN;
+	if (m->sign.len > sizeof m->sign.hash || w->house->config->chain.key_type == 0) {
+		return -1;
+	}
+	r.len = (uint32_t)cert_sign(&w->house->config->secrets->key, m->sign.hash_id, m->sign.hash, m->sign.len, r.sig,
+	    sizeof r.sig);
+	return answer(w, &r, sizeof r, -1);
+}
+
+static int
+on_tlsget(struct warden *w, union msg_any *m)
+{
+	struct msg_tlssession r;
+	int rc;
+
+	memset(&r, 0, sizeof r);
+	r.type = MSG_TLSGET;
+	r.found = (uint32_t)share_tls_get(w->house->share, &w->session->client, m->tlsget.id, r.master, &r.version, &r.suite);
+	rc = answer(w, &r, sizeof r, -1);
+	explicit_bzero(&r, sizeof r);
+	return rc;
+}
+
+static int
+on_tlsput(struct warden *w, union msg_any *m)
+{
+	share_tls_put(w->house->share, &w->session->client, m->tlssession.id, m->tlssession.master, m->tlssession.version,
+	    m->tlssession.suite);
+	return 0;
+}
+
+static int
+on_tlsup(struct warden *w, union msg_any *m)
+{
+	struct log_line l;
+
+	w->tls = 1;
+	w->tls_version = m->tlsup.version;
+	w->tls_suite = m->tlsup.suite;
+	w->resumed = m->tlsup.resumed != 0;
+	event(&l, w, LOG_INFO, "tls");
+	log_str(&l, "version", tls_version_name(w->tls_version));
+	log_str(&l, "cipher", tls_suite_name(w->tls_suite));
+	log_num(&l, "resumed", w->resumed);
+	log_end(&l);
+	return 0;
+}
+
+/* ---- login ---- */
+
+static int
+answer_verdict(const struct warden *w, uint32_t type, enum verdict v, int fd)
+{
+	struct msg_verdict r = { .type = type, .verdict = (uint32_t)v };
+
+	return answer(w, &r, sizeof r, fd);
+}
+
+static void
+log_auth(const struct warden *w, const struct msg_auth *m, const struct radius_answer *a, const char *result)
+{
+	struct log_line l;
+
+	log_begin(&l, a->result == RADIUS_ACCEPT ? LOG_INFO : LOG_NOTICE, "auth");
+	log_str(&l, "sid", w->info.session);
+	log_str(&l, "client", w->client);
+	log_mem(&l, "user", m->user, m->user_len);
+	log_str(&l, "mech", m->mechanism == SASL_LOGIN ? "LOGIN" : "PLAIN");
+	log_str(&l, "result", result);
+	if (a->server >= 0) {
+		const struct radius_server *s = &w->house->config->radius.server[a->server];
+
+		log_fmt(&l, "server", "%s:%u", s->name, s->port);
+	}
+	log_num(&l, "ms", a->ms);
+	if (a->why != NULL) {
+		log_text(&l, "reason", a->why);
+	}
+	if (a->message[0] != '\0') {
+		log_str(&l, "reply", a->message);
+	}
+	log_end(&l);
+}
+
+static void
+ask_radius(const struct warden *w, struct msg_auth *m, struct radius_answer *a)
+{
+	const struct session *se = w->session;
+	char called[ADDR_TEXT_MAX + 32];
+	char local[ADDR_TEXT_MAX];
+	struct buf b;
+	struct radius_query q = { .user = m->user, .password = m->pass, .client = w->client, .called = called,
+		.nas = w->house->config->me, .session = w->info.session };
+
+	buf_init(&b, called, sizeof called);
+	buf_fmt(&b, "%s %s:%u", profile_name(w->info.profile), addr_text(&se->local, local), se->local_port);
+	buf_cstr(&b);
+	m->user[m->user_len] = '\0';
+	m->pass[m->pass_len] = '\0';
+	radius_ask(&w->house->config->radius, w->house->config->secrets, w->house->share, w->house->radius_generation, &q, a);
+}
+
+/* Wait before "no", longer with each failure of this address: guessing gets slow, a typing error hardly. */
+static void
+delay_refusal(const struct warden *w)
+{
+	uint32_t fails = share_fail(w->house->share, &w->session->client);
+	unsigned ms = AUTH_FAIL_DELAY_MS << (fails > 4 ? 3 : fails - 1);
+	struct timespec ts = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+static int
+on_auth(struct warden *w, union msg_any *any)
+{
+	struct msg_auth *m = &any->auth;
+	struct radius_answer a = { .result = RADIUS_REJECT, .server = -1, .service = -1 };
+	enum verdict v;
+
+	if (m->user_len >= sizeof m->user || m->pass_len >= sizeof m->pass || w->loggedin || w->auth_fails >= AUTH_TRIES_MAX ||
+	    (w->info.profile == PROFILE_INSIDE && !AUTH_PLAINTEXT_INSIDE)) {
+		return -1;
+	}
+	if (parse_login_ok(m->user, m->user_len, m->pass, m->pass_len)) {
+		ask_radius(w, m, &a);
+	} else {
+		a.why = "name or password is empty, too long or not text";
+	}
+	explicit_bzero(m->pass, sizeof m->pass);
+	switch (a.result) {
+	case RADIUS_ACCEPT:
+		v = V_OK;
+		log_auth(w, m, &a, "accept");
+		memcpy(w->user, m->user, m->user_len);
+		w->user[m->user_len] = '\0';
+		w->loggedin = 1;
+		atomic_store(&w->house->share->slot[w->session->slot].loggedin, 1);
+		share_forgive(w->house->share, &w->session->client);
+		break;
+	case RADIUS_REJECT:
+		v = V_AUTH_REFUSED;
+		w->auth_fails++;
+		log_auth(w, m, &a, "reject");
+		delay_refusal(w);
+		break;
+	default:
+		v = V_AUTH_LATER;
+		a.why = radius_trouble_text(a.trouble);
+		log_auth(w, m, &a, "later");
+		break;
+	}
+	return answer_verdict(w, MSG_AUTH, v, -1);
+}
+
+/* ---- the transaction ---- */
+
+static void
+reset(struct warden *w)
+{
+	spool_abort(&w->spool);
+	w->state = WS_OPEN;
+	w->env.sender[0] = '\0';
+	w->env.rcpts = 0;
+	w->env.len = 0;
+}
+
+/* Copy an address out of a message: printable or 8-bit octets only, whatever smtp has let through. 0 or -1. */
+static int
+take_address(char *dst, size_t size, const char *p, uint32_t len)
+{
+	if (len > SMTP_PATH_MAX || len >= size) {
+		return -1;
+	}
+	for (uint32_t i = 0; i < len; i++) {
+		uint8_t c = (uint8_t)p[i];
+
+		if (c < 32 || c == 127) {
+			return -1;
+		}
+	}
+	memcpy(dst, p, len);
+	dst[len] = '\0';
+	return 0;
+}
+
+/* May this session send to any domain? The one decision all the rest is for. */
+static int
+may_relay(const struct warden *w)
+{
+	if (w->loggedin) {
+		return 1;
+	}
+	if (w->info.profile == PROFILE_SUBMISSION || w->info.profile == PROFILE_SUBMISSIONS) {
+		return 0;
+	}
+	return w->session->client_policy.relay;
+}
+
+static enum verdict
+judge_sender(struct warden *w, const struct msg_mail *m)
+{
+	const struct listen_conf *listen = w->session->listen;
+	const struct config *config = w->house->config;
+	int room;
+
+	if (w->info.profile != PROFILE_SMTP && !may_relay(w)) {
+		return V_NEED_LOGIN;
+	}
+	if (!ACCEPT_WITHOUT_CLOCK && time(NULL) < BUILD_EPOCH) {
+		return V_NO_CLOCK;
+	}
+	if (policy_badmailfrom(config, w->env.sender)) {
+		return V_SENDER_REFUSED;
+	}
+	if (listen->from[0] != '\0') {
+		str_copy(w->env.sender, sizeof w->env.sender, listen->from);
+	}
+	if (w->env.sender[0] != '\0' && may_relay(w) && !policy_qualified(w->env.sender)) {
+		return V_UNQUALIFIED;
+	}
+	if (w->info.databytes != 0 && m->size > w->info.databytes) {
+		return V_TOO_BIG;
+	}
+	room = spool_room(&w->spool, m->size);
+	return room == 0 ? V_OK : (enum verdict)room;
+}
+
+static int
+on_mail(struct warden *w, union msg_any *any)
+{
+	enum verdict v;
+
+	if (take_address(w->env.sender, sizeof w->env.sender, any->mail.addr, any->mail.len) == -1) {
+		return -1;
+	}
+	v = judge_sender(w, &any->mail);
+	if (v == V_OK) {
+		w->state = WS_MAIL;
+		w->size = any->mail.size;
+		w->utf8 = any->mail.utf8 != 0;
+	} else {
+		log_refusal(w, "mail", v, w->env.sender);
+	}
+	return answer_verdict(w, MSG_MAIL, v, -1);
+}
+
+/* `rcpt` becomes what goes into the envelope. */
+static enum verdict
+judge_recipient(struct warden *w, char *rcpt, size_t size)
+{
+	size_t len = strlen(rcpt);
+	const char *append = w->loggedin ? "" : w->session->client_policy.append;
+
+	if (strchr(rcpt, '@') == NULL) {
+		/* RFC 5321 4.5.1: postmaster needs no domain. */
+		if (ascii_strcasecmp(rcpt, "postmaster") != 0 || len + 1 + strlen(w->info.me) >= size) {
+			return V_BAD_ADDRESS;
+		}
+		rcpt[len] = '@';
+		str_copy(rcpt + len + 1, size - len - 1, w->info.me);
+	} else if (may_relay(w)) {
+		/* RELAYCLIENT's value goes behind every recipient, as with qmail-smtpd. */
+		if (str_copy(rcpt + len, size - len, append) == -1) {
+			return V_BAD_ADDRESS;
+		}
+		if (!policy_qualified(rcpt)) {
+			return V_UNQUALIFIED;
+		}
+	} else if (!policy_rcpthost(w->house->config, rcpt)) {
+		return V_NO_RELAY;
+	}
+	if (w->env.rcpts >= SMTP_RCPT_MAX || w->env.len + strlen(rcpt) + 2 > sizeof w->env.to) {
+		return V_TOO_MANY_RCPT;
+	}
+	return V_OK;
+}
+
+static int
+on_rcpt(struct warden *w, union msg_any *any)
+{
+	char rcpt[SMTP_PATH_MAX + 264];
+	enum verdict v;
+
+	if (take_address(rcpt, sizeof rcpt, any->rcpt.addr, any->rcpt.len) == -1 || rcpt[0] == '\0') {
+		return -1;
+	}
+	v = judge_recipient(w, rcpt, sizeof rcpt);
+	if (v == V_OK) {
+		size_t n = strlen(rcpt) + 1;
+
+		w->env.to[w->env.len] = 'T';
+		memcpy(w->env.to + w->env.len + 1, rcpt, n);
+		w->env.len += n + 1;
+		w->env.rcpts++;
+		w->state = WS_RCPT;
+	} else {
+		log_refusal(w, "rcpt", v, rcpt);
+	}
+	return answer_verdict(w, MSG_RCPT, v, -1);
+}
+
+/* RFC 3848 and RFC 6531 names. */
+static const char *
+protocol(const struct warden *w, char name[16])
+{
+	struct buf b;
+
+	buf_init(&b, name, 16);
+	if (w->utf8) {
+		buf_str(&b, "UTF8SMTP");
+	} else {
+		buf_str(&b, w->esmtp || w->tls || w->loggedin ? "ESMTP" : "SMTP");
+	}
+	buf_str(&b, w->tls ? "S" : "");
+	buf_str(&b, w->loggedin ? "A" : "");
+	return buf_cstr(&b);
+}
+
+/* The network's Received lines (qmail-spec 2.4; RFC 5321 4.4; RFC 8314 4.3 for the tls clause). */
+static void
+add_trace(struct buf *b, const struct warden *w, const char *helo, size_t helo_len, int64_t now)
+{
+	const char *host = w->session->host == NULL ? "unknown" : w->session->host;
+	char proto[16];
+
+	buf_str(b, "Received: from ");
+	if (RECEIVED_HIDE_CLIENT) {
+		buf_str(b, "unknown");
+	} else {
+		buf_safe(b, host, strlen(host));
+		if (helo_len != strlen(host) || ascii_casecmp(helo, host, helo_len) != 0) {
+			buf_str(b, " (HELO ");
+			buf_safe(b, helo, helo_len);
+			buf_ch(b, ')');
+		}
+		buf_str(b, " (");
+		if (w->loggedin || w->session->info != NULL) {
+			const char *who = w->loggedin ? w->user : w->session->info;
+
+			buf_safe(b, who, strlen(who));
+			buf_ch(b, '@');
+		}
+		buf_safe(b, w->client, strlen(w->client));
+		buf_ch(b, ')');
+	}
+	buf_fmt(b, "\n  by %s with %s", w->info.me, protocol(w, proto));
+	if (w->tls) {
+		buf_fmt(b, " (%s)", tls_version_name(w->tls_version));
+	}
+	buf_fmt(b, " id %llu", (unsigned long long)w->spool.id);
+	if (w->tls) {
+		buf_fmt(b, " tls %s", tls_suite_name(w->tls_suite));
+	}
+	buf_str(b, "; ");
+	buf_date(b, now);
+	buf_ch(b, '\n');
+}
+
+static enum verdict
+verdict_of_errno(int error)
+{
+	return error == ENOSPC || error == EDQUOT ? V_NO_SPACE : V_SPOOL_ERROR;
+}
+
+static int
+on_data(struct warden *w, union msg_any *any)
+{
+	char mem[2048];
+	struct buf head;
+	int64_t now = time(NULL);
+	enum verdict v = V_OK;
+	int rc;
+
+	if (any->data.helo_len >= sizeof any->data.helo) {
+		return -1;
+	}
+	w->esmtp = any->data.esmtp != 0;
+	buf_init(&head, mem, sizeof mem);
+	if (spool_begin(&w->spool, &w->env, &head, now) == -1) {
+		v = verdict_of_errno(errno);
+		log_spool_error(w, "cannot make a message file");
+	} else {
+		add_trace(&head, w, any->data.helo, any->data.helo_len, now);
+		if (head.full || write_all(w->spool.fd, head.p, head.len) == -1) {
+			v = verdict_of_errno(errno);
+			log_spool_error(w, "cannot write a message file");
+			spool_abort(&w->spool);
+		}
+	}
+	if (v != V_OK) {
+		log_refusal(w, "data", v, NULL);
+		return answer_verdict(w, MSG_DATA, v, -1);
+	}
+	rc = answer_verdict(w, MSG_DATA, V_OK, w->spool.fd);
+	w->state = WS_DATA;
+	return rc;
+}
+
+/* What smtp has written: not more than allowed, and ending with LF, or qmail-remote could never deliver it. */
+static enum verdict
+check_file(const struct warden *w)
+{
+	struct stat st;
+	char last = '\0';
+
+	if (fstat(w->spool.fd, &st) == -1 || pread(w->spool.fd, &last, 1, st.st_size - 1) != 1 || last != '\n') {
+		return V_SPOOL_ERROR;
+	}
+	if (w->info.databytes != 0 && (uint64_t)st.st_size > w->info.databytes + SPOOL_HEAD_MAX) {
+		return V_TOO_BIG;
+	}
+	return V_OK;
+}
+
+static void
+log_accept(const struct warden *w, uint64_t octets)
+{
+	struct log_line l;
+	char proto[16];
+
+	event(&l, w, LOG_INFO, "accept");
+	log_fmt(&l, "qid", "%llu", (unsigned long long)w->spool.id);
+	log_num(&l, "qp", getpid());
+	log_fmt(&l, "from", "<%s>", w->env.sender);
+	log_fmt(&l, "to", "<%s>", w->env.to + 1);
+	log_num(&l, "rcpts", w->env.rcpts);
+	log_fmt(&l, "bytes", "%llu", (unsigned long long)octets);
+	log_str(&l, "proto", protocol(w, proto));
+	log_end(&l);
+}
+
+static int
+on_commit(struct warden *w, union msg_any *any)
+{
+	struct msg_commit_reply r;
+	enum verdict v = check_file(w);
+
+	if (v == V_OK && spool_commit(&w->spool, &w->env) == -1) {
+		v = verdict_of_errno(errno);
+		log_spool_error(w, "cannot make a message durable");
+	}
+	memset(&r, 0, sizeof r);
+	r.type = MSG_COMMIT;
+	r.verdict = (uint32_t)v;
+	r.time = time(NULL);
+	r.pid = (uint32_t)getpid();
+	r.qid = w->spool.id;
+	if (v == V_OK) {
+		w->messages++;
+		w->recipients += w->env.rcpts;
+		w->octets += any->commit.octets;
+		log_accept(w, any->commit.octets);
+	} else {
+		log_refusal(w, "commit", v, NULL);
+	}
+	reset(w);
+	return answer(w, &r, sizeof r, -1);
+}
+
+static int
+on_reset(struct warden *w, union msg_any *any)
+{
+	(void)any;
+	reset(w);
+	return 0;
+}
+
+/* ---- notes ---- */
+
+#define NOTES_MAX 64 /* log lines a session may cause by notes */
+
+static const struct {
+	const char *word;
+	int ends; /* the session */
+	const char *text;
+} notes[NOTE_COUNT] = {
+	[NOTE_QUIT] = { "quit", 1, NULL },
+	[NOTE_EOF] = { "eof", 1, NULL },
+	[NOTE_TIMEOUT] = { "timeout", 1, NULL },
+	[NOTE_SHUTDOWN] = { "shutdown", 1, NULL },
+	[NOTE_BAD_COMMANDS] = { "bad-commands", 1, NULL },
+	[NOTE_TLS_FAILED] = { "tls-failed", 1, "TLS handshake or record failed" },
+	[NOTE_TLS_INJECTION] = { "tls-injection", 1, "octets after STARTTLS" },
+	[NOTE_BARE_LINE_END] = { "bare-line-end", 1, "bare CR, bare LF or NUL" },
+	[NOTE_TOO_SLOW] = { "too-slow", 1, "message below the least data rate" },
+	[NOTE_AUTH_MALFORMED] = { "auth-malformed", 0, "AUTH response is not what the mechanism wants" },
+	[NOTE_MESSAGE_TOO_BIG] = { "too-big", 0, "message over the size limit" },
+	[NOTE_LOOP] = { "loop", 0, "too many Received lines" },
+	[NOTE_SPOOL_WRITE] = { "spool-write", 0, "message file cannot be written" },
+};
+
+static int
+on_note(struct warden *w, union msg_any *any)
+{
+	struct log_line l;
+	uint32_t kind = any->note.kind;
+
+	if (kind == 0 || kind >= NOTE_COUNT) {
+		return -1;
+	}
+	if (notes[kind].ends) {
+		w->why = (enum note_kind)kind;
+	}
+	if (notes[kind].text == NULL || w->count[MSG_NOTE] > NOTES_MAX) {
+		return 0;
+	}
+	event(&l, w, LOG_NOTICE, "note");
+	log_str(&l, "kind", notes[kind].word);
+	log_num(&l, "number", any->note.number);
+	log_text(&l, "msg", notes[kind].text);
+	log_end(&l);
+	return 0;
+}
+
+/* ---- the gate ---- */
+
+#define MANY UINT32_MAX
+
+/* Which request may come when, how often in a session, and how long it is. Everything else ends the pair. */
+static const struct request {
+	size_t size;
+	unsigned states;
+	unsigned most;
+	int (*act)(struct warden *w, union msg_any *m);
+} requests[MSG_COUNT] = {
+	[MSG_SIGN] = { sizeof(struct msg_sign), WS_OPEN, 1, on_sign },
+	[MSG_TLSGET] = { sizeof(struct msg_tlsget), WS_OPEN, 1, on_tlsget },
+	[MSG_TLSPUT] = { sizeof(struct msg_tlssession), WS_OPEN, 1, on_tlsput },
+	[MSG_TLSUP] = { sizeof(struct msg_tlsup), WS_OPEN, 1, on_tlsup },
+	[MSG_AUTH] = { sizeof(struct msg_auth), WS_OPEN, AUTH_REQUESTS_MAX, on_auth },
+	[MSG_MAIL] = { sizeof(struct msg_mail), WS_OPEN, MANY, on_mail },
+	[MSG_RCPT] = { sizeof(struct msg_rcpt), WS_MAIL | WS_RCPT, MANY, on_rcpt },
+	[MSG_DATA] = { sizeof(struct msg_data), WS_RCPT, MANY, on_data },
+	[MSG_COMMIT] = { sizeof(struct msg_commit), WS_DATA, MANY, on_commit },
+	[MSG_RESET] = { sizeof(struct msg_simple), WS_ANY, MANY, on_reset },
+	[MSG_NOTE] = { sizeof(struct msg_note), WS_ANY, MANY, on_note },
+};
+
+int
+warden_dispatch(struct warden *w, const void *p, size_t len)
+{
+	static union msg_any m;
+	const struct request *r;
+	uint32_t type;
+
+	if (len < sizeof type || len > sizeof m) {
+		return -1;
+	}
+	memcpy(&type, p, sizeof type);
+	if (type >= MSG_COUNT || requests[type].act == NULL) {
+		return -1;
+	}
+	r = &requests[type];
+	if (len != r->size || ((unsigned)w->state & r->states) == 0 || w->count[type] >= r->most) {
+		return -1;
+	}
+	w->count[type]++;
+	memcpy(&m, p, len);
+	return r->act(w, &m);
+}
+
+/* ---- the session ---- */
+
+static void
+on_term(int sig)
+{
+	(void)sig;
+	warden_stop = 1;
+}
+
+static void
+handle(int sig, void (*f)(int))
+{
+	struct sigaction sa = { .sa_handler = f };
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(sig, &sa, NULL);
+}
+
+static void
+smtp_on_term(int sig)
+{
+	(void)sig;
+	conn_stop = 1;
+}
+
+/*
+ * Put the descriptors of an smtp process in their places: 0 and 1 the client, 2 /dev/null, 3 the warden, 4 the jail; nothing else is open.
+ */
+static void
+smtp_descriptors(const struct house *h, const struct session *se, int sock)
+{
+	int in = fcntl(se->rfd, F_DUPFD, 64);
+	int out = fcntl(se->wfd, F_DUPFD, 64);
+	int null = fcntl(h->null, F_DUPFD, 64);
+	int warden_sock = fcntl(sock, F_DUPFD, 64);
+	int jail = h->jail == -1 ? -1 : fcntl(h->jail, F_DUPFD, 64);
+
+	if (in == -1 || out == -1 || null == -1 || warden_sock == -1 || (jail == -1) != (h->jail == -1)) {
+		_exit(WARDEN_FAILED);
+	}
+#ifndef SANITIZE
+	log_close();
+	dup2(null, 2);
+#endif
+	if (dup2(in, 0) == -1 || dup2(out, 1) == -1 || dup2(warden_sock, 3) == -1 || (jail != -1 && dup2(jail, 4) == -1)) {
+		_exit(WARDEN_FAILED);
+	}
+	priv_close_from(jail == -1 ? 4 : 5);
+}
+
+static _Noreturn void
+smtp_child(struct warden *w, int sock)
+{
+	const struct house *h = w->house;
+	sigset_t term;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_SETMASK, &term, NULL);
+	handle(SIGTERM, smtp_on_term);
+	smtp_descriptors(h, w->session, sock);
+	priv_drop(&h->ids, PRIV_SMTP, h->jail == -1 ? -1 : 4,
+	    w->info.databytes == 0 ? UINT64_MAX : w->info.databytes + SPOOL_HEAD_MAX);
+	if (h->jail != -1) {
+		close(4);
+	}
+	conn_init(&conn, 0, 1);
+	smtp_prepare(&w->info, &conn, &h->config->chain, 3);
+	priv_filter(PRIV_SMTP);
+	smtp_run();
+}
+
+/* A client that stops reading must not hold us for ever; small replies must not wait for each other. */
+static void
+tune_socket(const struct session *se)
+{
+	struct timeval tv = { .tv_sec = TIMEOUT_COMMAND };
+	int one = 1;
+
+	/* These fail on a pipe (inetd), where they do not matter. */
+	setsockopt(se->wfd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+	setsockopt(se->wfd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	setsockopt(se->wfd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+static void
+make_info(struct warden *w)
+{
+	static const char hex[] = "0123456789abcdef";
+	const struct config *c = w->house->config;
+	struct smtp_info *i = &w->info;
+	uint8_t r[8];
+
+	i->profile = w->session->listen->profile;
+	i->relayclient = w->session->client_policy.relay;
+	i->tls_ready = c->chain.key_type != 0;
+	i->databytes = w->session->client_policy.databytes;
+	str_copy(i->me, sizeof i->me, c->me);
+	str_copy(i->greeting, sizeof i->greeting, c->greeting);
+	random_bytes(r, sizeof r);
+	for (size_t k = 0; k < sizeof r; k++) {
+		i->session[2 * k] = hex[r[k] >> 4];
+		i->session[2 * k + 1] = hex[r[k] & 15];
+	}
+}
+
+static struct warden *
+warden_init(const struct house *h, struct session *se)
+{
+	struct warden *w = &warden;
+
+	w->house = h;
+	w->session = se;
+	w->state = WS_OPEN;
+	w->why = NOTE_EOF;
+	w->start = mono_ms();
+	w->sock = -1;
+	w->spool = h->spool;
+	w->spool.fd = -1;
+	w->spool.uid = h->ids.smtp_uid;
+	w->spool.host = h->config->me;
+	w->spool.prefix = h->config->spool_prefix;
+	addr_text(&se->client, w->client);
+	make_info(w);
+	return w;
+}
+
+struct warden *
+warden_for_test(const struct house *h, struct session *se, int sock)
+{
+	struct warden *w = warden_init(h, se);
+
+	w->sock = sock;
+	return w;
+}
+
+static void
+log_connect(const struct warden *w)
+{
+	struct log_line l;
+
+	event(&l, w, LOG_INFO, "connect");
+	log_num(&l, "port", w->session->client_port);
+	log_str(&l, "profile", profile_name(w->info.profile));
+	if (w->info.relayclient) {
+		log_num(&l, "relay", 1);
+	}
+	log_end(&l);
+}
+
+static void
+log_close_session(const struct warden *w)
+{
+	struct log_line l;
+
+	event(&l, w, LOG_INFO, "close");
+	log_str(&l, "why", notes[w->why].word);
+	log_num(&l, "msgs", w->messages);
+	log_num(&l, "rcpts", w->recipients);
+	log_fmt(&l, "bytes", "%llu", (unsigned long long)w->octets);
+	log_num(&l, "secs", (mono_ms() - w->start) / 1000);
+	log_end(&l);
+}
+
+/* The smtp process has closed its end: reap it and say how it died. */
+static int
+reap(const struct warden *w)
+{
+	struct log_line l;
+	int status = 0;
+	pid_t gone;
+
+	for (long ms = 1; (gone = waitpid(w->smtp, &status, WNOHANG)) == 0 && ms < 8192; ms *= 2) {
+		struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+
+		nanosleep(&ts, NULL);
+	}
+	if (gone == 0) {
+		/* It has let go of us but lives on. We may not signal another user's process; main finds it in the slot. */
+		return WARDEN_SMTP_CRASHED;
+	}
+	atomic_store(&w->house->share->slot[w->session->slot].smtp, 0);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM) {
+		return WARDEN_DONE;
+	}
+	event(&l, w, LOG_ERR, "crash");
+	log_str(&l, "role", "smtp");
+	log_num(&l, "signal", WTERMSIG(status));
+	log_end(&l);
+	return WARDEN_SMTP_CRASHED;
+}
+
+static int
+serve(struct warden *w)
+{
+	static uint8_t m[sizeof(union msg_any) + 1];
+	int64_t end = w->start + (TIMEOUT_SESSION + 60) * INT64_C(1000);
+	struct log_line l;
+
+	for (;;) {
+		int64_t left = end - mono_ms();
+		long n;
+
+		if (warden_stop || left <= 0) {
+			return WARDEN_FAILED;
+		}
+		n = msg_recv(w->sock, m, sizeof m, NULL, (int)left);
+		if (n == 0 || (n == -1 && errno == ECONNRESET)) {
+			return WARDEN_DONE;
+		}
+		if (n == -1 && (errno == EINTR || errno == ETIMEDOUT)) {
+			continue;
+		}
+		if (n == -1 || warden_dispatch(w, m, (size_t)n) == -1) {
+			uint32_t type = 0;
+
+			memcpy(&type, m, sizeof type);
+			event(&l, w, LOG_ERR, "crash");
+			log_str(&l, "role", "smtp");
+			log_text(&l, "msg", "smtp broke the rules of its conversation with the warden");
+			log_num(&l, "type", type);
+			log_num(&l, "state", w->state);
+			log_end(&l);
+			return WARDEN_SMTP_CRASHED;
+		}
+		explicit_bzero(m, (size_t)n);
+	}
+}
+
+/* Let go of what only main needs, and move into the spool. */
+static void
+settle(const struct house *h, const struct session *se)
+{
+	for (unsigned i = 0; i < h->closes; i++) {
+		close(h->close[i]);
+	}
+	if (h->jail != -1) {
+		close(h->jail);
+	}
+	close(se->rfd);
+	if (se->wfd != se->rfd) {
+		close(se->wfd);
+	}
+	if (!h->ids.root && fchdir(h->spool_dir) == -1) {
+		log_msg(LOG_ERR, "crash", "cannot enter the spool: %s", strerror(errno));
+		_exit(WARDEN_FAILED);
+	}
+	/* As root this becomes the root directory. */
+	priv_drop(&h->ids, PRIV_WARDEN, h->spool_dir, UINT64_MAX);
+	close(h->spool_dir);
+	close(h->null);
+	umask(h->spool.kind == SPOOL_QUEUE ? 033 : 077);
+	priv_filter(PRIV_WARDEN);
+}
+
+void
+warden_run(const struct house *h, struct session *se)
+{
+	struct warden *w = warden_init(h, se);
+	sigset_t none;
+	int sv[2];
+	int rc, crashed;
+
+	handle(SIGTERM, on_term);
+	handle(SIGHUP, SIG_IGN);
+	handle(SIGINT, SIG_IGN);
+	handle(SIGCHLD, SIG_DFL);
+	tune_socket(se);
+	if (secret_inherit(h->config->secrets, 0) == -1 || share_inherit(h->share, 0) == -1 || msg_pair(sv) == -1) {
+		log_msg(LOG_ERR, "crash", "cannot set a session up: %s", strerror(errno));
+		_exit(WARDEN_FAILED);
+	}
+	w->smtp = fork();
+	if (w->smtp == 0) {
+		smtp_child(w, sv[1]);
+	}
+	close(sv[1]);
+	if (w->smtp == -1) {
+		log_msg(LOG_ERR, "limit", "cannot fork: %s", strerror(errno));
+		_exit(WARDEN_FAILED);
+	}
+	w->sock = sv[0];
+	atomic_store(&h->share->slot[se->slot].smtp, (int32_t)w->smtp);
+	settle(h, se);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	log_connect(w);
+	rc = serve(w);
+	spool_abort(&w->spool);
+	close(w->sock);
+	crashed = reap(w);
+	log_close_session(w);
+	_exit(crashed != WARDEN_DONE ? crashed : rc);
+}
