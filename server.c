@@ -100,20 +100,23 @@ take_census(struct census *c, const struct addr *client)
 static pid_t
 parent_of(pid_t pid)
 {
-	char path[48], stat[256];
+	char path[48], stat[1024];
 	const char *p;
+	uint64_t parent;
 	long n;
-	int parent;
 
 	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
 	n = file_read(path, stat, sizeof stat - 1);
 	if (n <= 0) {
-		/* A line longer than the buffer still begins with what we want, but file_read() reports EFBIG. */
 		return -1;
 	}
 	stat[n] = '\0';
 	p = strrchr(stat, ')');
-	return p != NULL && sscanf(p, ") %*c %d", &parent) == 1 ? parent : -1;
+	/* `) S 123 ...`: the state, then the parent */
+	if (p == NULL || strlen(p) < 5 || parse_u64(p + 4, strspn(p + 4, "0123456789"), INT32_MAX, &parent) == -1) {
+		return -1;
+	}
+	return (pid_t)parent;
 }
 
 /*
