@@ -257,6 +257,7 @@ edge(struct body *b, int c)
 	case AT_DOT_CR:
 		if (c == '\n') {
 			b->done = 1;
+			b->state = AT_BOL;
 			return 1;
 		}
 		break;

@@ -111,6 +111,7 @@ inetd_main(int argc, char **argv)
 		}
 	}
 	signal(SIGPIPE, SIG_IGN);
+	priv_close_from(3);
 	log_open(target);
 	rc = house_open(&h, home, &d);
 	if (rc != 0) {

@@ -752,6 +752,9 @@ serve_main(int argc, char **argv)
 	server.argc = argc;
 	server.argv = argv;
 	share = inherited();
+	if (share == -1) {
+		priv_close_from(3); /* whatever our starter forgot to close, our children must not have */
+	}
 	/* Faults at the start belong on the terminal of who starts us. */
 	log_open(detached && share == -1 ? LOG_TO_STDERR : target);
 	set_signals();

@@ -694,7 +694,7 @@ test_layout_of_pem(void **state)
 static void
 test_refused(void **state)
 {
-	static char big[40000];
+	static char big[40000], huge[40000];
 	char *text, *p;
 
 	(void)state;
@@ -752,6 +752,18 @@ test_refused(void **state)
 	assert_refused("bare.pem", "k.pem", "bare.pem|1", "damaged certificate");
 	put("barek.pem", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n", 59, 0600);
 	assert_refused("c.pem", "barek.pem", "barek.pem|1", "damaged private key");
+	/* A chain and a key that do not fit together into the scratch memory. */
+	text = content("c.pem");
+	memcpy(big, "\x30\x82\x4e\x20", 4);
+	memset(big + 4, 0, 20000);
+	snprintf(huge, sizeof huge, "%s", text);
+	br_pem_encode(huge + strlen(huge), big, 20004, "CERTIFICATE", 0);
+	put("huge.pem", huge, strlen(huge), 0644);
+	assert_loads("huge.pem", "k.pem", BR_KEYTYPE_EC, 2);
+	br_pem_encode(huge, big, 20004, "PRIVATE KEY", 0);
+	put("hugek.pem", huge, strlen(huge), 0600);
+	assert_refused("huge.pem", "hugek.pem", "hugek.pem|1", "too long");
+	assert_refused("c.pem", "hugek.pem", "hugek.pem|1", "damaged private key");
 	assert_sh("", "umask 077; cat k.pem k2.pem > two.pem");
 	assert_refused("c.pem", "two.pem", "two.pem|6", "a second private key");
 }
