@@ -14,12 +14,12 @@
 
 /* Where we are in the line. */
 enum {
-	AT_BOL,	     /* at the start of a line */
-	AT_DOT,	     /* after a dot at the start of a line */
-	AT_DOT_CR,   /* and a CR after it */
+	AT_BOL,    /* at the start of a line */
+	AT_DOT,    /* after a dot at the start of a line */
+	AT_DOT_CR, /* and a CR after it */
 	AT_TEXT,
-	AT_CR,	     /* after a CR in a line */
-	AT_LF_BOL    /* lenient: at the start of a line after a bare LF: a dot here is stuffing, never the end */
+	AT_CR,    /* after a CR in a line */
+	AT_LF_BOL /* lenient: at the start of a line after a bare LF: a dot here is stuffing, never the end */
 };
 
 void

@@ -13,36 +13,36 @@
 
 enum body_fault { /* sticky; the first one counts */
 	BODY_FINE = 0,
-	BODY_BARE,     /* bare CR, bare LF or NUL */
+	BODY_BARE, /* bare CR, bare LF or NUL */
 	BODY_TOO_BIG,
 	BODY_LOOP,
-	BODY_WRITE     /* the sink failed: body->error is errno */
+	BODY_WRITE /* the sink failed: body->error is errno */
 };
 
 struct body {
 	/* set by the caller after body_init() */
-	int dots;	    /* DATA: unstuff and look for the end; 0 for BDAT */
-	int lenient;	    /* `inside`: LF ends a line too, CRLF.CRLF still ends the data */
-	uint64_t max;	    /* octets allowed, 0 = no limit */
-	int want_date, want_msgid; /* add these fields when the header lacks them */
+	int dots;                             /* DATA: unstuff and look for the end; 0 for BDAT */
+	int lenient;                          /* `inside`: LF ends a line too, CRLF.CRLF still ends the data */
+	uint64_t max;                         /* octets allowed, 0 = no limit */
+	int want_date, want_msgid;            /* add these fields when the header lacks them */
 	const char *date_field, *msgid_field; /* whole lines with LF */
 	int (*sink)(void *ctx, const void *p, size_t len); /* 0, or errno */
 	void *ctx;
 	/* results */
 	enum body_fault fault;
 	int error;
-	int done;	    /* CRLF.CRLF was seen (DATA) */
-	uint64_t octets;    /* message octets after CRLF -> LF, without added fields */
+	int done;        /* CRLF.CRLF was seen (DATA) */
+	uint64_t octets; /* message octets after CRLF -> LF, without added fields */
 	unsigned hops;
 	/* inside */
 	unsigned state;
 	int in_header, have_date, have_msgid;
-	unsigned fields;    /* header fields seen */
-	int released;	    /* the start of this line is no longer held back */
+	unsigned fields; /* header fields seen */
+	int released;    /* the start of this line is no longer held back */
 	size_t hold_len;
 	uint8_t hold[78];
 	size_t out_len;
-	uint8_t *out;	    /* BODY_BUFFER octets, caller's */
+	uint8_t *out; /* BODY_BUFFER octets, caller's */
 };
 
 /* Begin a message; `out` is BODY_BUFFER octets of caller's memory. */

@@ -96,7 +96,11 @@ static int
 check_radius(const struct config *c, const char *user)
 {
 	char pass[AUTH_PASSWORD_MAX + 2];
-	struct radius_query q = { .user = user, .password = pass, .client = "127.0.0.1", .called = "check", .nas = c->me,
+	struct radius_query q = { .user = user,
+		.password = pass,
+		.client = "127.0.0.1",
+		.called = "check",
+		.nas = c->me,
 		.session = "check" };
 	struct radius_answer a;
 	struct share *sh;
@@ -128,10 +132,12 @@ check_rest(const struct config *c, struct diag *d)
 
 	spool_open(&s, c->spool, c->spool_dir, d);
 	if (priv_lookup(&ids, &missing) == -1) {
-		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)", missing);
+		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)",
+		    missing);
 	}
 	if (c->chain.key_type == 0 && d->errors == 0) {
-		diag_put(d, DIAG_NOTE, NULL, 0, "no certificate yet: the server makes a self-signed one at its first start");
+		diag_put(
+		    d, DIAG_NOTE, NULL, 0, "no certificate yet: the server makes a self-signed one at its first start");
 	}
 	if (time(NULL) < BUILD_EPOCH) {
 		diag_put(d, DIAG_WARN, NULL, 0, "the clock is before this program's build date and counts as not set");
@@ -164,6 +170,7 @@ check_main(int argc, char **argv)
 	if (c != NULL) {
 		check_rest(c, &d);
 	}
-	printf("%u error%s, %u warning%s\n", d.errors, d.errors == 1 ? "" : "s", d.warnings, d.warnings == 1 ? "" : "s");
+	printf(
+	    "%u error%s, %u warning%s\n", d.errors, d.errors == 1 ? "" : "s", d.warnings, d.warnings == 1 ? "" : "s");
 	return d.errors == 0 ? 0 : 1;
 }

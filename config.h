@@ -121,8 +121,8 @@ _Static_assert(PRELOGIN_MAX >= 1 && PRELOGIN_MAX <= SESSIONS_MAX, "PRELOGIN_MAX:
 #ifndef PRELOGIN_PER_ADDR
 #define PRELOGIN_PER_ADDR 20
 #endif
-_Static_assert(PRELOGIN_PER_ADDR >= 1 && PRELOGIN_PER_ADDR <= SESSIONS_PER_ADDR,
-    "PRELOGIN_PER_ADDR: 1..SESSIONS_PER_ADDR");
+_Static_assert(
+    PRELOGIN_PER_ADDR >= 1 && PRELOGIN_PER_ADDR <= SESSIONS_PER_ADDR, "PRELOGIN_PER_ADDR: 1..SESSIONS_PER_ADDR");
 
 /* PRELOGIN_EVICT_SECONDS: see PRELOGIN_MAX. Default 5, range 1-300. */
 #ifndef PRELOGIN_EVICT_SECONDS
@@ -293,7 +293,8 @@ _Static_assert(RADIUS_RESOLVE_SECONDS >= 10 && RADIUS_RESOLVE_SECONDS <= 86400, 
 #endif
 _Static_assert(RADIUS_SERVICE_TYPE >= 1 && RADIUS_SERVICE_TYPE <= 17, "RADIUS_SERVICE_TYPE: 1..17, RFC 2865 5.6");
 #if RADIUS_SERVICE_TYPE == 6 || RADIUS_SERVICE_TYPE == 7
-#error "RADIUS_SERVICE_TYPE must not be Administrative or NAS-Prompt: those accounts are for operating devices, not mail"
+#error \
+    "RADIUS_SERVICE_TYPE must not be Administrative or NAS-Prompt: those accounts are for operating devices, not mail"
 #endif
 #ifndef RADIUS_SERVICE_CHECK
 #define RADIUS_SERVICE_CHECK 1
@@ -355,7 +356,8 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 /* ---- Contradictions --------------------------------------------------------------------------------------------------------- */
 
 #if TIMEOUT_LOGIN < RADIUS_DEADLINE
-#error "TIMEOUT_LOGIN is shorter than RADIUS_DEADLINE: a slow RADIUS server would end every session; raise TIMEOUT_LOGIN"
+#error \
+    "TIMEOUT_LOGIN is shorter than RADIUS_DEADLINE: a slow RADIUS server would end every session; raise TIMEOUT_LOGIN"
 #endif
 #if TIMEOUT_SESSION < TIMEOUT_COMMAND
 #error "TIMEOUT_SESSION is shorter than TIMEOUT_COMMAND: raise TIMEOUT_SESSION"
@@ -369,12 +371,12 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 
 /* ---- Limits that protocols fix; not options ---------------------------------------------------------------------------------- */
 
-#define SMTP_PATH_MAX 256	/* RFC 5321 4.5.3.1.3 */
-#define SMTP_LOCAL_MAX 64	/* RFC 5321 4.5.3.1.1 */
-#define SMTP_DOMAIN_MAX 255	/* RFC 5321 4.5.3.1.2 */
-#define AUTH_USER_MAX 253	/* RFC 2865 5: a text attribute */
-#define AUTH_PASSWORD_MAX 128	/* RFC 2865 5.2 */
-#define RADIUS_SECRET_MAX 128	/* ours; RFC 2865 3 only says "not empty" */
-#define RADIUS_PACKET_MAX 4096	/* RFC 2865 3 */
+#define SMTP_PATH_MAX 256      /* RFC 5321 4.5.3.1.3 */
+#define SMTP_LOCAL_MAX 64      /* RFC 5321 4.5.3.1.1 */
+#define SMTP_DOMAIN_MAX 255    /* RFC 5321 4.5.3.1.2 */
+#define AUTH_USER_MAX 253      /* RFC 2865 5: a text attribute */
+#define AUTH_PASSWORD_MAX 128  /* RFC 2865 5.2 */
+#define RADIUS_SECRET_MAX 128  /* ours; RFC 2865 3 only says "not empty" */
+#define RADIUS_PACKET_MAX 4096 /* RFC 2865 3 */
 
 #endif

@@ -255,13 +255,15 @@ control_parse_listen(struct listen_conf *l, char *line, struct diag *d, const ch
 	l->profile = (enum profile)p;
 	word = next_word(&line);
 	if (word == NULL || parse_endpoint(word, &l->any, &l->addr, &l->port, 0) == -1) {
-		diag_put(d, DIAG_ERROR, file, n, "expected [ADDRESS:]PORT after the profile, as in 587, 192.0.2.1:587 or [2001:db8::1]:587");
+		diag_put(d, DIAG_ERROR, file, n,
+		    "expected [ADDRESS:]PORT after the profile, as in 587, 192.0.2.1:587 or [2001:db8::1]:587");
 		return -1;
 	}
 	while ((word = next_word(&line)) != NULL) {
 		if (l->profile != PROFILE_INSIDE || strncmp(word, "from=", 5) != 0 || strchr(word, '@') == NULL ||
 		    str_copy(l->from, sizeof l->from, word + 5) == -1) {
-			diag_put(d, DIAG_ERROR, file, n, "expected nothing more, or from=USER@DOMAIN with the profile inside");
+			diag_put(d, DIAG_ERROR, file, n,
+			    "expected nothing more, or from=USER@DOMAIN with the profile inside");
 			return -1;
 		}
 	}
@@ -328,7 +330,8 @@ control_parse_spool(struct config *c, char *line, struct diag *d, const char *fi
 	} else if (kind != NULL && strcmp(kind, "maildir-plain") == 0 && dir != NULL && prefix == NULL) {
 		c->spool = SPOOL_MAILDIR_PLAIN;
 	} else {
-		diag_put(d, DIAG_ERROR, file, n, "expected `queue [DIR]`, `maildir DIR [PREFIX]` or `maildir-plain DIR`");
+		diag_put(
+		    d, DIAG_ERROR, file, n, "expected `queue [DIR]`, `maildir DIR [PREFIX]` or `maildir-plain DIR`");
 		return -1;
 	}
 	buf_init(&b, c->spool_dir, sizeof c->spool_dir);
@@ -419,7 +422,8 @@ load_cdb(struct config *c, const char *name, struct cdb *cdb, struct diag *d, co
 	char path[512];
 
 	if (cdb_open(cdb, control_path(c, name, path, sizeof path)) == -1 && errno != ENOENT) {
-		diag_put(d, DIAG_ERROR, path, 0, "%s; %s", errno == EINVAL ? "not a cdb file" : strerror(errno), consequence);
+		diag_put(d, DIAG_ERROR, path, 0, "%s; %s", errno == EINVAL ? "not a cdb file" : strerror(errno),
+		    consequence);
 	}
 }
 
@@ -450,7 +454,8 @@ load_policy(struct config *c, struct diag *d)
 	load_cdb(c, "tcp.smtp.cdb", &c->rules, d, "nobody relays by its rules");
 	load_relayclients(c, d);
 	if (load_names(c, "badmailfrom", &c->badmailfrom, d) == -1) {
-		diag_put(d, DIAG_ERROR, control_path(c, "badmailfrom", path, sizeof path), 0, "no sender is refused by it");
+		diag_put(
+		    d, DIAG_ERROR, control_path(c, "badmailfrom", path, sizeof path), 0, "no sender is refused by it");
 	}
 }
 
@@ -511,7 +516,8 @@ parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const cha
 		}
 	}
 	if (r->timeout > RADIUS_DEADLINE) {
-		diag_put(d, DIAG_WARN, file, n, "timeout %d is over the %d seconds a whole login may take", r->timeout, RADIUS_DEADLINE);
+		diag_put(d, DIAG_WARN, file, n, "timeout %d is over the %d seconds a whole login may take", r->timeout,
+		    RADIUS_DEADLINE);
 	}
 	return 0;
 }
@@ -572,7 +578,8 @@ control_parse_radius(struct radius_conf *rc, struct secrets *s, size_t len, stru
 			continue;
 		}
 		if (rc->servers == RADIUS_SERVERS_MAX) {
-			diag_put(d, DIAG_ERROR, file, n, "more than %d servers (RADIUS_SERVERS_MAX)", RADIUS_SERVERS_MAX);
+			diag_put(
+			    d, DIAG_ERROR, file, n, "more than %d servers (RADIUS_SERVERS_MAX)", RADIUS_SERVERS_MAX);
 			rc_all = -1;
 		} else if (parse_radius_line(rc, s, line, d, file, n) == -1) {
 			rc_all = -1;
@@ -649,7 +656,8 @@ config_first_certificate(struct config *c, struct diag *d)
 	if (c->chain.key_type == 0) {
 		return -1;
 	}
-	diag_put(d, DIAG_NOTE, certfile, 0, "made a self-signed certificate for %s, SHA-256 %s", c->me, c->chain.fingerprint);
+	diag_put(d, DIAG_NOTE, certfile, 0, "made a self-signed certificate for %s, SHA-256 %s", c->me,
+	    c->chain.fingerprint);
 	return 0;
 }
 
@@ -663,7 +671,8 @@ load_me(struct config *c, struct diag *d)
 	}
 	control_path(c, "me", path, sizeof path);
 	if (c->me[0] == '\0') {
-		diag_put(d, DIAG_ERROR, path, 0, "missing or empty; expected this host's full name, as in mail.example.net");
+		diag_put(
+		    d, DIAG_ERROR, path, 0, "missing or empty; expected this host's full name, as in mail.example.net");
 		return -1;
 	}
 	if (!hostname_ok(c->me)) {

@@ -18,14 +18,14 @@
 enum profile {
 	PROFILE_SUBMISSION,  /* STARTTLS, login required */
 	PROFILE_SUBMISSIONS, /* implicit TLS, login required */
-	PROFILE_SMTP,	     /* port 25: rcpthosts for strangers, relaying after login or from listed addresses */
-	PROFILE_INSIDE,	     /* plain, listed addresses only */
+	PROFILE_SMTP,        /* port 25: rcpthosts for strangers, relaying after login or from listed addresses */
+	PROFILE_INSIDE,      /* plain, listed addresses only */
 	PROFILE_COUNT
 };
 
 struct listen_conf {
 	enum profile profile;
-	int any;	       /* no address given: IPv6 and IPv4 */
+	int any; /* no address given: IPv6 and IPv4 */
 	struct addr addr;
 	uint16_t port;
 	char from[SMTP_PATH_MAX + 1]; /* forced envelope sender of an `inside` listener, or "" */
@@ -39,18 +39,18 @@ struct names {
 };
 
 enum spool_kind {
-	SPOOL_QUEUE,	    /* qmail's queue */
-	SPOOL_MAILDIR,	    /* one file per recipient, for maildirsmtp */
+	SPOOL_QUEUE,        /* qmail's queue */
+	SPOOL_MAILDIR,      /* one file per recipient, for maildirsmtp */
 	SPOOL_MAILDIR_PLAIN /* one file per message */
 };
 
 struct radius_server {
 	char name[256]; /* as written, without port */
 	uint16_t port;
-	int timeout;   /* seconds before the first repeat */
+	int timeout; /* seconds before the first repeat */
 	int retries;
 	int unsigned_ok; /* accept replies without Message-Authenticator */
-	int numeric;	 /* `addr` is known from the file */
+	int numeric;     /* `addr` is known from the file */
 	struct addr addr;
 };
 

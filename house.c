@@ -54,13 +54,15 @@ open_jail(struct house *h, struct diag *d)
 	}
 	snprintf(path, sizeof path, "%s/empty", h->config->home);
 	if (mkdir(path, 0555) == -1 && errno != EEXIST) {
-		diag_put(d, DIAG_ERROR, path, 0, "cannot be made: %s; it is the root directory of smtp processes", strerror(errno));
+		diag_put(d, DIAG_ERROR, path, 0, "cannot be made: %s; it is the root directory of smtp processes",
+		    strerror(errno));
 		return 100;
 	}
 	h->jail = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	why = h->jail == -1 ? strerror(errno) : NULL;
 	if (h->jail == -1 || !jail_fit(h->jail, &why)) {
-		diag_put(d, DIAG_ERROR, path, 0, "%s; expected an empty directory of root's: it jails smtp processes", why);
+		diag_put(
+		    d, DIAG_ERROR, path, 0, "%s; expected an empty directory of root's: it jails smtp processes", why);
 		return 100;
 	}
 	return 0;
@@ -84,10 +86,12 @@ static void
 warn(struct diag *d, const struct house *h)
 {
 	if (!h->ids.root) {
-		diag_put(d, DIAG_WARN, NULL, 0, "not started as root: no separate users, no jail; for a desk or a demonstration only");
+		diag_put(d, DIAG_WARN, NULL, 0,
+		    "not started as root: no separate users, no jail; for a desk or a demonstration only");
 	}
 	if (time(NULL) < BUILD_EPOCH) {
-		diag_put(d, DIAG_WARN, NULL, 0, "the clock is before this program's build date and counts as not set: %s",
+		diag_put(d, DIAG_WARN, NULL, 0,
+		    "the clock is before this program's build date and counts as not set: %s",
 		    ACCEPT_WITHOUT_CLOCK ? "mail is accepted all the same" : "mail is answered 451 until it is");
 	}
 }
@@ -101,7 +105,8 @@ house_open(struct house *h, const char *home, struct diag *d)
 	memset(h, 0, sizeof *h);
 	h->jail = h->null = h->spool_dir = -1;
 	if (priv_lookup(&h->ids, &missing) == -1) {
-		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)", missing);
+		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)",
+		    missing);
 		return 100;
 	}
 	h->config = config_load(home, d);

@@ -106,7 +106,8 @@ inetd_main(int argc, char **argv)
 		} else if (opt == 'H') {
 			home = optarg;
 		} else if (opt != 'P' || parse_profile(optarg, &listen.profile) == -1) {
-			fprintf(stderr, "usage: mailstile inetd [-e] [-H home] [-P submission|submissions|smtp|inside]\n");
+			fprintf(
+			    stderr, "usage: mailstile inetd [-e] [-H home] [-P submission|submissions|smtp|inside]\n");
 			return 100;
 		}
 	}

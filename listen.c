@@ -54,7 +54,8 @@ log_listen(const struct config *c, unsigned conf, const struct addr *a, uint16_t
 
 /* The socket of `old` for this address, taken out of it, or a new one, or -1. */
 static int
-find_or_open(struct listeners *old, const struct config *c, unsigned conf, const struct addr *a, uint16_t port, int quiet)
+find_or_open(
+    struct listeners *old, const struct config *c, unsigned conf, const struct addr *a, uint16_t port, int quiet)
 {
 	int fd;
 

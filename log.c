@@ -153,8 +153,7 @@ log_num(struct log_line *l, const char *key, long long n)
 }
 
 /* Format into mem[VALUE_MAX], cutting what does not fit. */
-static const char *__attribute__((format(printf, 2, 0)))
-format_value(char *mem, const char *fmt, va_list ap)
+static const char *__attribute__((format(printf, 2, 0))) format_value(char *mem, const char *fmt, va_list ap)
 {
 	if (vsnprintf(mem, VALUE_MAX, fmt, ap) < 0) {
 		mem[0] = '\0';
@@ -188,8 +187,8 @@ send_syslog(const struct log_line *l)
 	}
 	gmtime_r(&now, &tm);
 	buf_init(&b, packet, sizeof packet);
-	buf_fmt(&b, "<%d>%.3s %2d %02d:%02d:%02d mailstile[%d]: ", LOG_MAIL | l->prio, months + 3 * tm.tm_mon, tm.tm_mday,
-	    tm.tm_hour, tm.tm_min, tm.tm_sec, (int)getpid());
+	buf_fmt(&b, "<%d>%.3s %2d %02d:%02d:%02d mailstile[%d]: ", LOG_MAIL | l->prio, months + 3 * tm.tm_mon,
+	    tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)getpid());
 	buf_add(&b, l->mem, l->len);
 	if (send(logger.fd, packet, b.len, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 && errno != EAGAIN && errno != ENOBUFS) {
 		logger.broken = 1;

@@ -51,7 +51,8 @@ needs_quotes(const char *local, size_t len)
 	for (size_t i = 0; i < len; i++) {
 		uint8_t c = (uint8_t)local[i];
 
-		if (c <= 32 || c >= 127 || strchr("\"(),:;<>@[\\]", c) != NULL || (c == '.' && i > 0 && local[i - 1] == '.')) {
+		if (c <= 32 || c >= 127 || strchr("\"(),:;<>@[\\]", c) != NULL ||
+		    (c == '.' && i > 0 && local[i - 1] == '.')) {
 			return 1;
 		}
 	}
@@ -214,8 +215,8 @@ publish(const struct spool *s, unsigned count)
 	char from[300], to[300];
 	unsigned i = 0;
 
-	while (i < count &&
-	    link(file_name(s, "tmp", i, from, sizeof from), file_name(s, "new", i, to, sizeof to)) == 0) {
+	while (
+	    i < count && link(file_name(s, "tmp", i, from, sizeof from), file_name(s, "new", i, to, sizeof to)) == 0) {
 		i++;
 	}
 	if (i == count && spool_sync_dir("new") == 0) {

@@ -55,6 +55,7 @@ main(int argc, char **argv)
 	if (a != NULL) {
 		return a->run(argc - 1, argv + 1);
 	}
-	fprintf(stderr, "usage: mailstile serve | inetd | check | keygen | mkqueue | version [options]; see mailstile(8)\n");
+	fprintf(stderr,
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | version [options]; see mailstile(8)\n");
 	return 100;
 }

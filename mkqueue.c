@@ -122,9 +122,9 @@ one_path(struct job *j, const struct part *p, const char *path)
 		return;
 	}
 	if (st.st_uid != uid || st.st_gid != j->ids.spool_gid || (st.st_mode & 07777) != p->mode) {
-		snprintf(text, sizeof text, "expected owner %lu:%lu mode %04o, found %lu:%lu mode %04o", (unsigned long)uid,
-		    (unsigned long)j->ids.spool_gid, (unsigned)p->mode, (unsigned long)st.st_uid, (unsigned long)st.st_gid,
-		    (unsigned)(st.st_mode & 07777));
+		snprintf(text, sizeof text, "expected owner %lu:%lu mode %04o, found %lu:%lu mode %04o",
+		    (unsigned long)uid, (unsigned long)j->ids.spool_gid, (unsigned)p->mode, (unsigned long)st.st_uid,
+		    (unsigned long)st.st_gid, (unsigned)(st.st_mode & 07777));
 		complain(j, path, text);
 	}
 }
@@ -200,7 +200,8 @@ mkqueue_main(int argc, char **argv)
 		return mkqueue_usage();
 	}
 	if (priv_lookup(&j.ids, &missing) == -1) {
-		fprintf(stderr, "mailstile: no user or group `%s`: make qmail's users first, see mailstile(8)\n", missing);
+		fprintf(
+		    stderr, "mailstile: no user or group `%s`: make qmail's users first, see mailstile(8)\n", missing);
 		return 100;
 	}
 	umask(0);

@@ -79,7 +79,9 @@ msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
 		struct cmsghdr align;
 		char mem[CMSG_SPACE(4 * sizeof(int))]; /* room to see more than the one that is allowed */
 	} control;
-	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.mem, .msg_controllen = sizeof control.mem };
+	struct msghdr h = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.mem, .msg_controllen = sizeof control.mem
+	};
 	ssize_t n;
 	int got, count;
 

@@ -32,8 +32,8 @@ enum msg_type {
 /* The warden's decisions; smtp has one reply text for each (reply.c). */
 enum verdict {
 	V_OK = 1,
-	V_AUTH_REFUSED,	  /* wrong name or password */
-	V_AUTH_LATER,	  /* nobody could say */
+	V_AUTH_REFUSED, /* wrong name or password */
+	V_AUTH_LATER,   /* nobody could say */
 	V_NEED_LOGIN,
 	V_SENDER_REFUSED, /* badmailfrom */
 	V_NO_RELAY,
@@ -116,14 +116,14 @@ enum note_kind {
 	NOTE_TIMEOUT,
 	NOTE_SHUTDOWN,
 	NOTE_BAD_COMMANDS,
-	NOTE_TLS_FAILED,     /* number: BearSSL error */
-	NOTE_TLS_INJECTION,  /* octets after STARTTLS */
-	NOTE_BARE_LINE_END,  /* bare CR, bare LF or NUL */
+	NOTE_TLS_FAILED,    /* number: BearSSL error */
+	NOTE_TLS_INJECTION, /* octets after STARTTLS */
+	NOTE_BARE_LINE_END, /* bare CR, bare LF or NUL */
 	NOTE_TOO_SLOW,
 	NOTE_AUTH_MALFORMED,
 	NOTE_MESSAGE_TOO_BIG,
 	NOTE_LOOP,
-	NOTE_SPOOL_WRITE,    /* number: errno */
+	NOTE_SPOOL_WRITE, /* number: errno */
 	NOTE_COUNT
 };
 struct msg_note {

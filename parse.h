@@ -16,9 +16,9 @@ struct mailbox {
 
 enum parse_result {
 	PARSE_OK = 0,
-	PARSE_SYNTAX,	/* not an address */
-	PARSE_LONG,	/* over a limit of RFC 5321 4.5.3.1 */
-	PARSE_UTF8	/* 8-bit octets without SMTPUTF8, or not UTF-8 */
+	PARSE_SYNTAX, /* not an address */
+	PARSE_LONG,   /* over a limit of RFC 5321 4.5.3.1 */
+	PARSE_UTF8    /* 8-bit octets without SMTPUTF8, or not UTF-8 */
 };
 
 /*
@@ -27,8 +27,8 @@ enum parse_result {
  * allowed. Accepts an address without brackets too, up to the next space, as many clients send it. *used is set to what was
  * read. Controls, NUL, CR, LF are refused everywhere.
  */
-enum parse_result parse_path(const char *s, size_t len, int null_ok, int bare_ok, int utf8, struct mailbox *m,
-    size_t *used);
+enum parse_result parse_path(
+    const char *s, size_t len, int null_ok, int bare_ok, int utf8, struct mailbox *m, size_t *used);
 
 /* Parse the argument of HELO or EHLO: a domain, an address literal, or what clients say instead (printable, 1-255 octets). */
 int parse_helo(const char *s, size_t len);

@@ -114,8 +114,8 @@ apply_rules(const struct config *c, const char *ip, const char *info, const char
 }
 
 void
-policy_client(const struct config *c, const struct addr *client, const char *info, const char *host,
-    struct policy_client *out)
+policy_client(
+    const struct config *c, const struct addr *client, const char *info, const char *host, struct policy_client *out)
 {
 	char ip[ADDR_TEXT_MAX];
 

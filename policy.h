@@ -7,8 +7,8 @@
 
 /* What the rules say of a client address. */
 struct policy_client {
-	int deny;	 /* drop the connection */
-	int relay;	 /* may relay without a login */
+	int deny;        /* drop the connection */
+	int relay;       /* may relay without a login */
 	char append[64]; /* appended to each recipient (RELAYCLIENT's value in tcp.smtp.cdb) */
 	uint64_t databytes;
 };
@@ -18,8 +18,8 @@ struct policy_client {
  * ':', the empty key; first hit wins) and in relayclients. `info` and `host` as tcpserver gives them, or NULL; they put
  * their own keys first (qmail-spec 7.2). A damaged rule file gives no relaying.
  */
-void policy_client(const struct config *c, const struct addr *client, const char *info, const char *host,
-    struct policy_client *out);
+void policy_client(
+    const struct config *c, const struct addr *client, const char *info, const char *host, struct policy_client *out);
 
 /* 1 when mail for the domain of `addr` (after its last '@') is taken from anybody: rcpthosts, exact and .suffix, then
  * morercpthosts.cdb in the same order. 0 when not, or when rcpthosts is missing. */

@@ -109,13 +109,13 @@ become(uid_t uid, gid_t gid, int dirfd)
 	uid_t r, e, s;
 	gid_t rg, eg, sg;
 
-	if ((dirfd != -1 && (fchdir(dirfd) == -1 || chroot(".") == -1 || chdir("/") == -1)) || setgroups(0, NULL) == -1 ||
-	    setresgid(gid, gid, gid) == -1 || setresuid(uid, uid, uid) == -1) {
+	if ((dirfd != -1 && (fchdir(dirfd) == -1 || chroot(".") == -1 || chdir("/") == -1)) ||
+	    setgroups(0, NULL) == -1 || setresgid(gid, gid, gid) == -1 || setresuid(uid, uid, uid) == -1) {
 		log_msg(LOG_ERR, "crash", "cannot give up root: %s", strerror(errno));
 		_exit(111);
 	}
-	if (getresuid(&r, &e, &s) == -1 || getresgid(&rg, &eg, &sg) == -1 || r != uid || e != uid || s != uid || rg != gid ||
-	    eg != gid || sg != gid || setuid(0) == 0) {
+	if (getresuid(&r, &e, &s) == -1 || getresgid(&rg, &eg, &sg) == -1 || r != uid || e != uid || s != uid ||
+	    rg != gid || eg != gid || sg != gid || setuid(0) == 0) {
 		log_msg(LOG_ERR, "crash", "root did not go away");
 		_exit(111);
 	}
@@ -176,7 +176,7 @@ struct bpf_prog {
 #define BPF_LOAD_WORD 0x20  /* BPF_LD | BPF_W | BPF_ABS */
 #define BPF_JUMP_EQUAL 0x15 /* BPF_JMP | BPF_JEQ | BPF_K */
 #define BPF_JUMP_ABOVE 0x35 /* BPF_JMP | BPF_JGE | BPF_K */
-#define BPF_RETURN 0x06	    /* BPF_RET | BPF_K */
+#define BPF_RETURN 0x06     /* BPF_RET | BPF_K */
 #define SECCOMP_ALLOW 0x7fff0000U
 #define SECCOMP_KILL 0x80000000U /* the process; kernels before 4.14 kill the thread, which is the same here */
 #define FILTER_MODE 2
@@ -206,7 +206,15 @@ struct bpf_prog {
 
 /* Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. */
 static const int smtp_calls[] = {
-	SYS_read, SYS_write, SYS_close, SYS_recvmsg, SYS_sendmsg, SYS_shutdown, SYS_exit, SYS_exit_group, SYS_rt_sigreturn,
+	SYS_read,
+	SYS_write,
+	SYS_close,
+	SYS_recvmsg,
+	SYS_sendmsg,
+	SYS_shutdown,
+	SYS_exit,
+	SYS_exit_group,
+	SYS_rt_sigreturn,
 	SYS_restart_syscall,
 #ifdef SYS_poll
 	SYS_poll,
@@ -217,7 +225,7 @@ static const int smtp_calls[] = {
 #ifdef SYS_ppoll_time64
 	SYS_ppoll_time64,
 #endif
-	/* Where the vDSO has no clock. */
+/* Where the vDSO has no clock. */
 #ifdef SYS_clock_gettime
 	SYS_clock_gettime,
 #endif
@@ -234,10 +242,38 @@ static const int smtp_calls[] = {
 
 /* The warden adds files of the spool, UDP to the RADIUS servers, memory for radcli, locks on the shared map. */
 static const int warden_calls[] = {
-	SYS_openat, SYS_linkat, SYS_unlinkat, SYS_fsync, SYS_lseek, SYS_fchmod, SYS_socket, SYS_connect, SYS_sendto, SYS_recvfrom,
-	SYS_getsockname, SYS_getsockopt, SYS_setsockopt, SYS_bind, SYS_fcntl, SYS_munmap, SYS_mprotect, SYS_brk, SYS_madvise,
-	SYS_mremap, SYS_getpid, SYS_gettid, SYS_getrandom, SYS_wait4, SYS_eventfd2, SYS_rt_sigaction, SYS_rt_sigprocmask,
-	SYS_umask, SYS_readv, SYS_writev, SYS_pread64, SYS_nanosleep,
+	SYS_openat,
+	SYS_linkat,
+	SYS_unlinkat,
+	SYS_fsync,
+	SYS_lseek,
+	SYS_fchmod,
+	SYS_socket,
+	SYS_connect,
+	SYS_sendto,
+	SYS_recvfrom,
+	SYS_getsockname,
+	SYS_getsockopt,
+	SYS_setsockopt,
+	SYS_bind,
+	SYS_fcntl,
+	SYS_munmap,
+	SYS_mprotect,
+	SYS_brk,
+	SYS_madvise,
+	SYS_mremap,
+	SYS_getpid,
+	SYS_gettid,
+	SYS_getrandom,
+	SYS_wait4,
+	SYS_eventfd2,
+	SYS_rt_sigaction,
+	SYS_rt_sigprocmask,
+	SYS_umask,
+	SYS_readv,
+	SYS_writev,
+	SYS_pread64,
+	SYS_nanosleep,
 #ifdef SYS_open
 	SYS_open,
 #endif

@@ -197,8 +197,8 @@ queue_commit(struct spool *s, const struct envelope *e)
 	snprintf(messdir, sizeof messdir, "mess/%llu", (unsigned long long)(s->id % s->split));
 	numbered(s, "intd", intd, sizeof intd);
 	numbered(s, "todo", todo, sizeof todo);
-	if (fsync(s->fd) == -1 || spool_sync_dir(messdir) == -1 || write_envelope(s, e) == -1 || spool_sync_dir("intd") == -1 ||
-	    link(intd, todo) == -1) {
+	if (fsync(s->fd) == -1 || spool_sync_dir(messdir) == -1 || write_envelope(s, e) == -1 ||
+	    spool_sync_dir("intd") == -1 || link(intd, todo) == -1) {
 		spool_abort(s);
 		return -1;
 	}
@@ -271,12 +271,14 @@ check_queue(struct spool *s, const char *dir, struct diag *d)
 
 		/* Only root and USER_SEND can look into these. */
 		if (n != split && !(n == -1 && errno == EACCES)) {
-			diag_put(d, DIAG_ERROR, dir, 0, "mess/ is split %ld ways, but %s/ is not; see `mailstile mkqueue`", split, parts[i]);
+			diag_put(d, DIAG_ERROR, dir, 0,
+			    "mess/ is split %ld ways, but %s/ is not; see `mailstile mkqueue`", split, parts[i]);
 			return -1;
 		}
 	}
 	if (count_split(dir, "todo") > 0) {
-		diag_put(d, DIAG_ERROR, dir, 0, "todo/ is split: a queue with the big-todo patch, which is not supported");
+		diag_put(
+		    d, DIAG_ERROR, dir, 0, "todo/ is split: a queue with the big-todo patch, which is not supported");
 		return -1;
 	}
 	s->split = (unsigned)split;
@@ -293,7 +295,8 @@ check_maildir(const char *dir, struct diag *d)
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
 		snprintf(path, sizeof path, "%s/%s", dir, parts[i]);
 		if (stat(path, &st) == -1 || !S_ISDIR(st.st_mode)) {
-			diag_put(d, DIAG_ERROR, path, 0, "expected a directory: a Maildir has tmp, new and cur (see maildirmake)");
+			diag_put(d, DIAG_ERROR, path, 0,
+			    "expected a directory: a Maildir has tmp, new and cur (see maildirmake)");
 			return -1;
 		}
 	}

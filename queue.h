@@ -28,17 +28,17 @@ struct envelope {
 /* One spool, and the message that is being written to it. */
 struct spool {
 	enum spool_kind kind;
-	const char *prefix;	/* SPOOL_MAILDIR */
-	const char *host;	/* SPOOL_MAILDIR*: for file names */
-	uid_t uid;		/* goes into the envelope's `u` */
-	unsigned split;		/* SPOOL_QUEUE */
-	int dir;		/* the spool's directory, or -1: the current one */
-	int fd;			/* message file, -1 = none */
-	uint64_t id;		/* its number */
+	const char *prefix;       /* SPOOL_MAILDIR */
+	const char *host;         /* SPOOL_MAILDIR*: for file names */
+	uid_t uid;                /* goes into the envelope's `u` */
+	unsigned split;           /* SPOOL_QUEUE */
+	int dir;                  /* the spool's directory, or -1: the current one */
+	int fd;                   /* message file, -1 = none */
+	uint64_t id;              /* its number */
 	int made_intd, made_todo; /* these names are ours to remove */
-	off_t head;		/* Maildir: octets that are this recipient's own */
-	unsigned serial;	/* names made by this process */
-	char name[128];		/* Maildir: file name in tmp/ */
+	off_t head;               /* Maildir: octets that are this recipient's own */
+	unsigned serial;          /* names made by this process */
+	char name[128];           /* Maildir: file name in tmp/ */
 };
 
 /*

@@ -24,9 +24,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define HEADER 20		  /* code, id, length, authenticator */
+#define HEADER 20 /* code, id, length, authenticator */
 #define MESSAGE_AUTHENTICATOR 80
-#define RETRY_MAX_MS 16000	  /* MRT, RFC 5080 2.2.1 */
+#define RETRY_MAX_MS 16000 /* MRT, RFC 5080 2.2.1 */
 #define ATTRIBUTES_MAX 64
 
 static const char dictionary[] = "ATTRIBUTE User-Name 1 string\n"
@@ -48,8 +48,8 @@ static rc_handle *handle; /* made before any fork; a warden changes only its own
 struct transport {
 	const struct radius_server *server;
 	const char *secret;
-	int fd;	     /* connected UDP socket */
-	int ready;   /* what radcli polls: always readable */
+	int fd;    /* connected UDP socket */
+	int ready; /* what radcli polls: always readable */
 	int64_t deadline;
 	struct radius_answer *a;
 	int wrong_secret, not_signed;
@@ -202,7 +202,8 @@ strip(uint8_t *p, size_t len, const uint8_t *request, const char *secret)
 
 	for (size_t i = HEADER; i < len;) {
 		size_t l = p[i + 1];
-		int known = p[i] == PW_USER_NAME || p[i] == PW_SERVICE_TYPE || p[i] == PW_REPLY_MESSAGE || p[i] == PW_CLASS;
+		int known =
+		    p[i] == PW_USER_NAME || p[i] == PW_SERVICE_TYPE || p[i] == PW_REPLY_MESSAGE || p[i] == PW_CLASS;
 
 		if (known && l > 2 && n < ATTRIBUTES_MAX) {
 			memmove(p + out, p + i, l);
@@ -228,7 +229,8 @@ radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secre
 	}
 	l = (size_t)p[2] << 8 | p[3];
 	if (l < HEADER || l > RADIUS_PACKET_MAX || l > *len || p[1] != request[1] ||
-	    (p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE) || !attributes_ok(p, l, &ma)) {
+	    (p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE) ||
+	    !attributes_ok(p, l, &ma)) {
 		return RADIUS_NO_ANSWER;
 	}
 	response_authenticator(mac, p, l, request, secret);
@@ -454,7 +456,8 @@ make_request(const struct radius_query *q, int fd)
 
 	if (add_text(&list, PW_USER_NAME, q->user) && add_text(&list, PW_USER_PASSWORD, q->password) &&
 	    add_nas_address(&list, fd) && add_text(&list, PW_NAS_IDENTIFIER, q->nas) &&
-	    add_number(&list, PW_NAS_PORT_TYPE, PW_VIRTUAL) && add_number(&list, PW_SERVICE_TYPE, RADIUS_SERVICE_TYPE) &&
+	    add_number(&list, PW_NAS_PORT_TYPE, PW_VIRTUAL) &&
+	    add_number(&list, PW_SERVICE_TYPE, RADIUS_SERVICE_TYPE) &&
 	    add_text(&list, PW_CALLING_STATION_ID, q->client) && add_text(&list, PW_CALLED_STATION_ID, q->called) &&
 	    add_text(&list, PW_ACCT_SESSION_ID, q->session)) {
 		return list;
@@ -472,8 +475,7 @@ free_request(VALUE_PAIR *list)
 }
 
 /* radcli leaves the password and the secret in dead stack frames; go over them. */
-static void __attribute__((noinline))
-wipe_stack(int depth)
+static void __attribute__((noinline)) wipe_stack(int depth)
 {
 	uint8_t dead[8000];
 
@@ -640,8 +642,11 @@ static void
 log_trouble(const struct radius_conf *rc, unsigned i, const struct radius_query *q, const struct radius_answer *a)
 {
 	static const char *const words[] = {
-		[RADIUS_NO_ANSWER] = "no-answer",   [RADIUS_WRONG_SECRET] = "wrong-secret", [RADIUS_UNSIGNED] = "unsigned",
-		[RADIUS_NO_ADDRESS] = "no-address", [RADIUS_NETWORK] = "network",
+		[RADIUS_NO_ANSWER] = "no-answer",
+		[RADIUS_WRONG_SECRET] = "wrong-secret",
+		[RADIUS_UNSIGNED] = "unsigned",
+		[RADIUS_NO_ADDRESS] = "no-address",
+		[RADIUS_NETWORK] = "network",
 	};
 	struct log_line l;
 

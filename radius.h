@@ -42,14 +42,14 @@ enum radius_trouble {
 struct radius_answer {
 	enum radius_result result;
 	enum radius_trouble trouble;
-	int server;	      /* index of the server that decided, -1 = none */
-	int error;	      /* errno of RADIUS_NETWORK */
-	int service;	      /* Service-Type of an accept, -1 = none */
-	const char *why;      /* constant text for a reject that is ours, or NULL */
-	unsigned dropped;     /* replies thrown away */
-	unsigned sent;	      /* packets sent */
-	int64_t ms;	      /* time taken */
-	char message[128];    /* Reply-Message, not yet escaped */
+	int server;        /* index of the server that decided, -1 = none */
+	int error;         /* errno of RADIUS_NETWORK */
+	int service;       /* Service-Type of an accept, -1 = none */
+	const char *why;   /* constant text for a reject that is ours, or NULL */
+	unsigned dropped;  /* replies thrown away */
+	unsigned sent;     /* packets sent */
+	int64_t ms;        /* time taken */
+	char message[128]; /* Reply-Message, not yet escaped */
 };
 
 /*

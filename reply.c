@@ -5,7 +5,7 @@
 
 static const char *const texts[R_COUNT] = {
 	[R_NONE] = "",
-	[R_OK] = "250 2.0.0 ok",
+	[R_DONE] = "250 2.0.0 ok",
 	[R_SENDER_OK] = "250 2.1.0 sender ok",
 	[R_RCPT_OK] = "250 2.1.5 recipient ok",
 	[R_FLUSHED] = "250 2.0.0 flushed",

@@ -5,7 +5,7 @@
 
 enum reply {
 	R_NONE, /* already sent */
-	R_OK,
+	R_DONE, /* not R_OK: <unistd.h> has a macro of that name */
 	R_SENDER_OK,
 	R_RCPT_OK,
 	R_FLUSHED,

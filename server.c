@@ -41,7 +41,7 @@ static struct server {
 	pid_t resolver;
 	int64_t resolve_at;   /* mono_ms(), INT64_MAX = never */
 	int64_t reexec_after; /* no re-execution before */
-	int crashed;	      /* a child died by a signal: re-execute */
+	int crashed;          /* a child died by a signal: re-execute */
 	int64_t pause_until;  /* out of descriptors or processes: leave the listeners alone */
 	int64_t log_second;
 	unsigned log_lines, log_lost; /* lines about refused connections in this second */
@@ -734,7 +734,8 @@ set_up(int share)
 	new_radius_generation();
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && SECCOMP) {
-		log_msg(LOG_WARNING, "config", "this kernel cannot filter system calls: smtp processes have one wall less");
+		log_msg(
+		    LOG_WARNING, "config", "this kernel cannot filter system calls: smtp processes have one wall less");
 	}
 	return 0;
 }

@@ -65,7 +65,8 @@ smtp_descriptors(const struct house *h, const struct session *se, int sock)
 	log_close();
 	dup2(null, 2);
 #endif
-	if (dup2(in, 0) == -1 || dup2(out, 1) == -1 || dup2(warden_sock, 3) == -1 || (jail != -1 && dup2(jail, 4) == -1)) {
+	if (dup2(in, 0) == -1 || dup2(out, 1) == -1 || dup2(warden_sock, 3) == -1 ||
+	    (jail != -1 && dup2(jail, 4) == -1)) {
 		_exit(WARDEN_FAILED);
 	}
 	priv_close_from(jail == -1 ? 4 : 5);

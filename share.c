@@ -170,8 +170,8 @@ share_forgive(struct share *s, const struct addr *client)
 }
 
 void
-share_tls_put(struct share *s, const struct addr *client, const uint8_t id[32], const uint8_t master[48], uint16_t version,
-    uint16_t suite)
+share_tls_put(struct share *s, const struct addr *client, const uint8_t id[32], const uint8_t master[48],
+    uint16_t version, uint16_t suite)
 {
 	struct share_tls *t;
 

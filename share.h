@@ -14,7 +14,7 @@
 
 struct share_slot {
 	_Atomic int32_t warden; /* pid, 0 = free; written by main */
-	_Atomic int32_t smtp;	/* pid of the warden's smtp process, 0 = none (yet); written by the warden */
+	_Atomic int32_t smtp;   /* pid of the warden's smtp process, 0 = none (yet); written by the warden */
 	_Atomic int32_t loggedin;
 	int32_t evicted; /* main has told it to go */
 	int64_t start;
@@ -45,7 +45,7 @@ struct share {
 	uint32_t size;
 	struct share_slot slot[SESSIONS_MAX];
 	struct share_penalty penalty[PENALTIES_MAX];
-	uint32_t radius_generation; /* changes when radius.conf was read anew */
+	uint32_t radius_generation;   /* changes when radius.conf was read anew */
 	_Atomic uint32_t radius_good; /* server that answered last */
 	struct share_radius radius[RADIUS_SERVERS_MAX];
 	uint32_t tls_next;
@@ -72,7 +72,7 @@ void share_forgive(struct share *s, const struct addr *client);
 /* TLS sessions. An entry is given only to the client address that made it (IPv6: its /64). get: 1 found, 0 not. */
 void share_tls_put(struct share *s, const struct addr *client, const uint8_t id[32], const uint8_t master[48],
     uint16_t version, uint16_t suite);
-int share_tls_get(struct share *s, const struct addr *client, const uint8_t id[32], uint8_t master[48], uint16_t *version,
-    uint16_t *suite);
+int share_tls_get(struct share *s, const struct addr *client, const uint8_t id[32], uint8_t master[48],
+    uint16_t *version, uint16_t *suite);
 
 #endif

@@ -306,7 +306,7 @@ greet_helo(struct smtp_session *s, char *arg, int esmtp)
 	s->helo_len = len;
 	s->esmtp = esmtp;
 	s->phase = PH_READY;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum reply
@@ -316,7 +316,7 @@ do_helo(struct smtp_session *s, char *arg)
 	struct buf b;
 	enum reply r = greet_helo(s, arg, 0);
 
-	if (r == R_OK) {
+	if (r == R_DONE) {
 		buf_init(&b, mem, sizeof mem);
 		buf_fmt(&b, "250 %s", s->info->me);
 		smtp_say(s, buf_cstr(&b));
@@ -332,7 +332,7 @@ do_ehlo(struct smtp_session *s, char *arg)
 	struct buf b;
 	enum reply r = greet_helo(s, arg, 1);
 
-	if (r != R_OK) {
+	if (r != R_DONE) {
 		return r;
 	}
 	buf_init(&b, mem, sizeof mem);
@@ -354,7 +354,7 @@ do_noop(struct smtp_session *s, char *arg)
 {
 	(void)s;
 	(void)arg;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum reply
@@ -470,20 +470,21 @@ static enum reply
 mail_param(struct mail_params *m, const char *key, size_t key_len, const char *value)
 {
 	if (key_len == 4 && ascii_casecmp(key, "SIZE", 4) == 0) {
-		return value == NULL || parse_u64(value, strlen(value), INT64_MAX, &m->size) == -1 ? R_PARAMETER : R_OK;
+		return value == NULL || parse_u64(value, strlen(value), INT64_MAX, &m->size) == -1 ? R_PARAMETER : R_DONE;
 	}
 	if (key_len == 4 && ascii_casecmp(key, "BODY", 4) == 0) {
-		return value != NULL && (ascii_strcasecmp(value, "7BIT") == 0 || ascii_strcasecmp(value, "8BITMIME") == 0)
-		    ? R_OK
+		return value != NULL &&
+			(ascii_strcasecmp(value, "7BIT") == 0 || ascii_strcasecmp(value, "8BITMIME") == 0)
+		    ? R_DONE
 		    : R_PARAMETER;
 	}
 	/* Who sent it first, as the client says: parsed because AUTH is offered, believed never (RFC 4954 5). */
 	if (key_len == 4 && ascii_casecmp(key, "AUTH", 4) == 0) {
-		return value != NULL && parse_xtext(value, strlen(value)) ? R_OK : R_PARAMETER;
+		return value != NULL && parse_xtext(value, strlen(value)) ? R_DONE : R_PARAMETER;
 	}
 	if (key_len == 8 && ascii_casecmp(key, "SMTPUTF8", 8) == 0) {
 		m->utf8 = 1;
-		return value == NULL ? R_OK : R_PARAMETER;
+		return value == NULL ? R_DONE : R_PARAMETER;
 	}
 	return R_PARAMETER_UNKNOWN;
 }
@@ -504,12 +505,12 @@ mail_params(struct mail_params *m, char *text)
 		*end = '\0';
 		eq = strchr(text, '=');
 		r = mail_param(m, text, eq == NULL ? strlen(text) : (size_t)(eq - text), eq == NULL ? NULL : eq + 1);
-		if (r != R_OK) {
+		if (r != R_DONE) {
 			return r;
 		}
 		text = next;
 	}
-	return R_OK;
+	return R_DONE;
 }
 
 /* Skip `word` (FROM: or TO:) and white space after it; NULL when it is not there. */
@@ -529,7 +530,7 @@ path_reply(enum parse_result p, enum reply syntax)
 {
 	switch (p) {
 	case PARSE_OK:
-		return R_OK;
+		return R_DONE;
 	case PARSE_LONG:
 		return R_ADDRESS_LONG;
 	case PARSE_UTF8:
@@ -563,7 +564,7 @@ do_mail(struct smtp_session *s, char *arg)
 		return path_reply(parsed, R_SENDER_SYNTAX);
 	}
 	r = mail_params(&params, arg + used);
-	if (r != R_OK) {
+	if (r != R_DONE) {
 		return r;
 	}
 	if (!params.utf8 && parse_path(arg, used, 1, 0, 0, &box, &used) != PARSE_OK) {
@@ -618,7 +619,7 @@ do_rcpt(struct smtp_session *s, char *arg)
 
 static const struct command {
 	const char *name;
-	unsigned phases;     /* where it is allowed */
+	unsigned phases; /* where it is allowed */
 	enum reply elsewhere;
 	enum reply (*act)(struct smtp_session *s, char *arg);
 } commands[] = {

@@ -12,8 +12,8 @@
 /* What the warden lets its smtp process know; copied before the fork, holds no secret. */
 struct smtp_info {
 	enum profile profile;
-	int relayclient;	 /* listed address: no login needed */
-	int tls_ready;		 /* a certificate is there */
+	int relayclient; /* listed address: no login needed */
+	int tls_ready;   /* a certificate is there */
 	uint64_t databytes;
 	char me[256];
 	char greeting[256];

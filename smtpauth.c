@@ -41,7 +41,8 @@ sasl_prompt(struct smtp_session *s, const char *challenge, enum reply *r)
 }
 
 static enum reply
-log_in(struct smtp_session *s, enum sasl_mechanism mech, const char *user, size_t user_len, const char *pass, size_t pass_len)
+log_in(struct smtp_session *s, enum sasl_mechanism mech, const char *user, size_t user_len, const char *pass,
+    size_t pass_len)
 {
 	struct msg_auth m;
 	enum verdict v;

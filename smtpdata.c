@@ -44,7 +44,7 @@ make_fields(struct smtp_session *s, int64_t now)
 	buf_cstr(&b);
 }
 
-/* Ask for the file and get ready to receive. R_OK, or why not. */
+/* Ask for the file and get ready to receive. R_DONE, or why not. */
 static enum reply
 begin(struct smtp_session *s, int dots)
 {
@@ -56,7 +56,7 @@ begin(struct smtp_session *s, int dots)
 	memcpy(m.helo, s->helo, s->helo_len);
 	v = smtp_ask_verdict(s, &m, sizeof m, &s->file);
 	if (v != V_OK) {
-		return smtp_reply_of(v, R_OK, 0);
+		return smtp_reply_of(v, R_DONE, 0);
 	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	make_fields(s, now.tv_sec);
@@ -71,7 +71,7 @@ begin(struct smtp_session *s, int dots)
 	s->body.ctx = s;
 	s->data_start = mono_ms();
 	s->c->busy = 1;
-	return R_OK;
+	return R_DONE;
 }
 
 static enum reply
@@ -79,7 +79,7 @@ reply_of_fault(struct smtp_session *s)
 {
 	switch (s->body.fault) {
 	case BODY_FINE:
-		return R_OK;
+		return R_DONE;
 	case BODY_BARE:
 		return R_BARE;
 	case BODY_TOO_BIG:
@@ -114,7 +114,7 @@ finish(struct smtp_session *s)
 		smtp_reset(s, 1);
 		smtp_bye(s, R_BARE, NOTE_BARE_LINE_END, 0);
 	}
-	if (reply != R_OK) {
+	if (reply != R_DONE) {
 		smtp_reset(s, 1);
 		return reply;
 	}
@@ -125,7 +125,7 @@ finish(struct smtp_session *s)
 	smtp_ask(s, &m, sizeof m, &r, sizeof r, NULL);
 	smtp_reset(s, 0);
 	if (r.verdict != V_OK) {
-		return smtp_reply_of((enum verdict)r.verdict, R_OK, 0);
+		return smtp_reply_of((enum verdict)r.verdict, R_DONE, 0);
 	}
 	buf_init(&b, mem, sizeof mem);
 	buf_fmt(&b, "250 2.0.0 ok %lld qp %u id %llu", (long long)r.time, r.pid, (unsigned long long)r.qid);
@@ -177,7 +177,7 @@ smtp_do_data(struct smtp_session *s, char *arg)
 		return R_NO_ARGUMENT;
 	}
 	r = begin(s, 1);
-	if (r != R_OK) {
+	if (r != R_DONE) {
 		smtp_reset(s, 1);
 		return r;
 	}
@@ -229,7 +229,7 @@ bdat_trouble(const struct smtp_session *s)
 	case PH_MAIL:
 		return R_RCPT_FIRST;
 	default:
-		return s->data_trouble == R_NONE ? R_OK : s->data_trouble;
+		return s->data_trouble == R_NONE ? R_DONE : s->data_trouble;
 	}
 }
 
@@ -245,12 +245,12 @@ smtp_do_bdat(struct smtp_session *s, char *arg)
 		smtp_bye(s, R_BDAT_SYNTAX, NOTE_BAD_COMMANDS, 0);
 	}
 	r = bdat_trouble(s);
-	if (r == R_OK && s->phase == PH_RCPT) {
+	if (r == R_DONE && s->phase == PH_RCPT) {
 		r = begin(s, 0);
-		s->data_trouble = r == R_OK ? R_NONE : r;
+		s->data_trouble = r == R_DONE ? R_NONE : r;
 		s->phase = PH_BDAT;
 	}
-	if (r != R_OK) {
+	if (r != R_DONE) {
 		skip(s, size);
 		if (last && s->phase >= PH_MAIL) {
 			smtp_reset(s, 1);

@@ -12,10 +12,10 @@
  * buf_reset(); test it once, before use. The content is not NUL-terminated unless buf_cstr() is called.
  */
 struct buf {
-	char *p;	/* caller's memory */
-	size_t len;	/* octets used */
-	size_t cap;	/* octets there */
-	int full;	/* an append did not fit */
+	char *p;    /* caller's memory */
+	size_t len; /* octets used */
+	size_t cap; /* octets there */
+	int full;   /* an append did not fit */
 };
 
 /* Make `b` an empty buffer over `mem`, `cap` octets. */

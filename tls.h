@@ -23,25 +23,25 @@ struct tls_warden {
 
 enum conn_status {
 	CONN_OK = 0,
-	CONN_EOF,     /* the client closed, or broke, the connection */
+	CONN_EOF, /* the client closed, or broke, the connection */
 	CONN_TIMEOUT,
-	CONN_STOP,    /* conn_stop was set by a signal, and the session is not busy */
-	CONN_TLS      /* handshake or record failure: conn->tls_error */
+	CONN_STOP, /* conn_stop was set by a signal, and the session is not busy */
+	CONN_TLS   /* handshake or record failure: conn->tls_error */
 };
 
 #define CONN_OUT 2048
 
 struct conn {
 	int rfd, wfd;
-	int tls;		 /* established */
+	int tls; /* established */
 	int resumed;
-	int tls_error;		 /* BearSSL's number */
-	int busy;		 /* in a transaction: conn_stop waits */
-	int64_t deadline;	 /* mono_ms() at which the session ends, whatever happens */
+	int tls_error;    /* BearSSL's number */
+	int busy;         /* in a transaction: conn_stop waits */
+	int64_t deadline; /* mono_ms() at which the session ends, whatever happens */
 	uint64_t octets_in, octets_out;
-	size_t in_pos, in_len;	 /* plain: what is left in `in` */
+	size_t in_pos, in_len; /* plain: what is left in `in` */
 	size_t out_len;
-	uint8_t out[CONN_OUT];	 /* replies not yet sent */
+	uint8_t out[CONN_OUT]; /* replies not yet sent */
 	br_ssl_server_context sc;
 	br_ec_impl ec;
 	const br_ssl_server_policy_class *policy;

@@ -40,9 +40,15 @@ static void
 log_refusal(const struct warden *w, const char *at, enum verdict v, const char *addr)
 {
 	static const char *const words[V_COUNT] = {
-		[V_NEED_LOGIN] = "login-required",	[V_SENDER_REFUSED] = "badmailfrom", [V_NO_RELAY] = "relay-denied",
-		[V_UNQUALIFIED] = "domain-unqualified", [V_BAD_ADDRESS] = "bad-address",    [V_TOO_MANY_RCPT] = "too-many-recipients",
-		[V_TOO_BIG] = "too-big",		[V_NO_SPACE] = "no-space",	    [V_NO_CLOCK] = "clock-not-set",
+		[V_NEED_LOGIN] = "login-required",
+		[V_SENDER_REFUSED] = "badmailfrom",
+		[V_NO_RELAY] = "relay-denied",
+		[V_UNQUALIFIED] = "domain-unqualified",
+		[V_BAD_ADDRESS] = "bad-address",
+		[V_TOO_MANY_RCPT] = "too-many-recipients",
+		[V_TOO_BIG] = "too-big",
+		[V_NO_SPACE] = "no-space",
+		[V_NO_CLOCK] = "clock-not-set",
 		[V_SPOOL_ERROR] = "spool-error",
 	};
 	struct log_line l;
@@ -84,8 +90,8 @@ on_sign(struct warden *w, union msg_any *m)
 	if (m->sign.len > sizeof m->sign.hash || w->house->config->chain.key_type == 0) {
 		return -1;
 	}
-	r.len = (uint32_t)cert_sign(&w->house->config->secrets->key, m->sign.hash_id, m->sign.hash, m->sign.len, r.sig,
-	    sizeof r.sig);
+	r.len = (uint32_t)cert_sign(
+	    &w->house->config->secrets->key, m->sign.hash_id, m->sign.hash, m->sign.len, r.sig, sizeof r.sig);
 	return answer(w, &r, sizeof r, -1);
 }
 
@@ -97,7 +103,8 @@ on_tlsget(struct warden *w, union msg_any *m)
 
 	memset(&r, 0, sizeof r);
 	r.type = MSG_TLSGET;
-	r.found = (uint32_t)share_tls_get(w->house->share, &w->session->client, m->tlsget.id, r.master, &r.version, &r.suite);
+	r.found =
+	    (uint32_t)share_tls_get(w->house->share, &w->session->client, m->tlsget.id, r.master, &r.version, &r.suite);
 	rc = answer(w, &r, sizeof r, -1);
 	explicit_bzero(&r, sizeof r);
 	return rc;
@@ -106,8 +113,8 @@ on_tlsget(struct warden *w, union msg_any *m)
 static int
 on_tlsput(struct warden *w, union msg_any *m)
 {
-	share_tls_put(w->house->share, &w->session->client, m->tlssession.id, m->tlssession.master, m->tlssession.version,
-	    m->tlssession.suite);
+	share_tls_put(w->house->share, &w->session->client, m->tlssession.id, m->tlssession.master,
+	    m->tlssession.version, m->tlssession.suite);
 	return 0;
 }
 
@@ -171,15 +178,20 @@ ask_radius(const struct warden *w, struct msg_auth *m, struct radius_answer *a)
 	char called[ADDR_TEXT_MAX + 32];
 	char local[ADDR_TEXT_MAX];
 	struct buf b;
-	struct radius_query q = { .user = m->user, .password = m->pass, .client = w->client, .called = called,
-		.nas = w->house->config->me, .session = w->info.session };
+	struct radius_query q = { .user = m->user,
+		.password = m->pass,
+		.client = w->client,
+		.called = called,
+		.nas = w->house->config->me,
+		.session = w->info.session };
 
 	buf_init(&b, called, sizeof called);
 	buf_fmt(&b, "%s %s:%u", profile_name(w->info.profile), addr_text(&se->local, local), se->local_port);
 	buf_cstr(&b);
 	m->user[m->user_len] = '\0';
 	m->pass[m->pass_len] = '\0';
-	radius_ask(&w->house->config->radius, w->house->config->secrets, w->house->share, w->house->radius_generation, &q, a);
+	radius_ask(
+	    &w->house->config->radius, w->house->config->secrets, w->house->share, w->house->radius_generation, &q, a);
 }
 
 /* Wait before "no", longer with each failure of this address: guessing gets slow, a typing error hardly. */
@@ -200,8 +212,8 @@ on_auth(struct warden *w, union msg_any *any)
 	struct radius_answer a = { .result = RADIUS_REJECT, .server = -1, .service = -1 };
 	enum verdict v;
 
-	if (m->user_len >= sizeof m->user || m->pass_len >= sizeof m->pass || w->loggedin || w->auth_fails >= AUTH_TRIES_MAX ||
-	    (w->info.profile == PROFILE_INSIDE && !AUTH_PLAINTEXT_INSIDE)) {
+	if (m->user_len >= sizeof m->user || m->pass_len >= sizeof m->pass || w->loggedin ||
+	    w->auth_fails >= AUTH_TRIES_MAX || (w->info.profile == PROFILE_INSIDE && !AUTH_PLAINTEXT_INSIDE)) {
 		return -1;
 	}
 	if (parse_login_ok(m->user, m->user_len, m->pass, m->pass_len)) {

@@ -21,15 +21,15 @@
 
 /* One session, as accepted. */
 struct session {
-	int rfd, wfd;		/* the client */
+	int rfd, wfd; /* the client */
 	const struct listen_conf *listen;
 	struct addr client;
 	uint16_t client_port;
 	struct addr local;
 	uint16_t local_port;
 	const char *info, *host; /* TCPREMOTEINFO, TCPREMOTEHOST (inetd), or NULL */
-	int slot;		 /* in struct share */
-	int env_relay;		 /* inetd: RELAYCLIENT is set; its value in client_policy.append */
+	int slot;                /* in struct share */
+	int env_relay;           /* inetd: RELAYCLIENT is set; its value in client_policy.append */
 	struct policy_client client_policy;
 };
 
@@ -39,11 +39,11 @@ struct house {
 	struct share *share;
 	struct priv_ids ids;
 	uint32_t radius_generation;
-	struct spool spool; /* opened and checked; a session works on a copy */
-	int spool_dir;	    /* the spool's directory */
-	int jail;	    /* the empty directory, -1 without root */
-	int null;	    /* /dev/null */
-	unsigned closes;    /* how many of `close` are in use */
+	struct spool spool;               /* opened and checked; a session works on a copy */
+	int spool_dir;                    /* the spool's directory */
+	int jail;                         /* the empty directory, -1 without root */
+	int null;                         /* /dev/null */
+	unsigned closes;                  /* how many of `close` are in use */
 	int close[LISTENERS_MAX * 2 + 4]; /* main's own descriptors, which a session must not keep */
 };
 
