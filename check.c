@@ -29,7 +29,6 @@ read_password(char *pass, size_t size)
 	struct termios old, quiet;
 	int tty = tcgetattr(STDIN_FILENO, &old) == 0;
 	size_t len = 0;
-	ssize_t n;
 
 	if (tty) {
 		quiet = old;
@@ -37,7 +36,7 @@ read_password(char *pass, size_t size)
 		tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
 		fprintf(stderr, "Password: ");
 	}
-	while (len < size && (n = read(STDIN_FILENO, pass + len, 1)) == 1 && pass[len] != '\n') {
+	while (len < size && read(STDIN_FILENO, pass + len, 1) == 1 && pass[len] != '\n') {
 		len++;
 	}
 	if (tty) {

@@ -233,9 +233,9 @@ parse_endpoint(char *s, int *any, struct addr *a, uint16_t *port, uint16_t defau
 		return -1;
 	}
 	*port = (uint16_t)n;
-	*any = host == NULL || strcmp(host, "*") == 0;
 	memset(a, 0, sizeof *a);
-	return *any ? 0 : addr_parse(a, host, strlen(host));
+	*any = host == NULL || strcmp(host, "*") == 0;
+	return host == NULL || *any ? 0 : addr_parse(a, host, strlen(host));
 }
 
 int
@@ -322,12 +322,14 @@ control_parse_spool(struct config *c, char *line, struct diag *d, const char *fi
 	const char *prefix = next_word(&line);
 	struct buf b;
 
-	if (kind != NULL && strcmp(kind, "queue") == 0 && prefix == NULL) {
+	if (kind != NULL && dir == NULL && strcmp(kind, "queue") == 0) {
+		dir = "queue";
+	}
+	if (kind != NULL && dir != NULL && strcmp(kind, "queue") == 0 && prefix == NULL) {
 		c->spool = SPOOL_QUEUE;
-		dir = dir == NULL ? "queue" : dir;
-	} else if (kind != NULL && strcmp(kind, "maildir") == 0 && dir != NULL && next_word(&line) == NULL) {
+	} else if (kind != NULL && dir != NULL && strcmp(kind, "maildir") == 0 && next_word(&line) == NULL) {
 		c->spool = SPOOL_MAILDIR;
-	} else if (kind != NULL && strcmp(kind, "maildir-plain") == 0 && dir != NULL && prefix == NULL) {
+	} else if (kind != NULL && dir != NULL && strcmp(kind, "maildir-plain") == 0 && prefix == NULL) {
 		c->spool = SPOOL_MAILDIR_PLAIN;
 	} else {
 		diag_put(

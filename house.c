@@ -52,7 +52,7 @@ open_jail(struct house *h, struct diag *d)
 	if (!h->ids.root) {
 		return 0;
 	}
-	snprintf(path, sizeof path, "%s/empty", h->config->home);
+	str_fmt(path, sizeof path, "%s/empty", h->config->home);
 	if (mkdir(path, 0555) == -1 && errno != EEXIST) {
 		diag_put(d, DIAG_ERROR, path, 0, "cannot be made: %s; it is the root directory of smtp processes",
 		    strerror(errno));

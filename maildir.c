@@ -137,7 +137,7 @@ maildir_begin(struct spool *s, const struct envelope *e, struct buf *head, int64
 	clock_gettime(CLOCK_REALTIME, &ts);
 	random_bytes(&r, sizeof r);
 	s->serial += SMTP_RCPT_MAX;
-	snprintf(s->name, sizeof s->name, "%lld.M%ldP%dR%016llx", (long long)now, ts.tv_nsec / 1000, (int)getpid(),
+	str_fmt(s->name, sizeof s->name, "%lld.M%ldP%dR%016llx", (long long)now, ts.tv_nsec / 1000, (int)getpid(),
 	    (unsigned long long)r);
 	s->fd = make_file(s, 0);
 	if (s->fd == -1) {

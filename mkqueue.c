@@ -122,7 +122,7 @@ one_path(struct job *j, const struct part *p, const char *path)
 		return;
 	}
 	if (st.st_uid != uid || st.st_gid != j->ids.spool_gid || (st.st_mode & 07777) != p->mode) {
-		snprintf(text, sizeof text, "expected owner %lu:%lu mode %04o, found %lu:%lu mode %04o",
+		str_fmt(text, sizeof text, "expected owner %lu:%lu mode %04o, found %lu:%lu mode %04o",
 		    (unsigned long)uid, (unsigned long)j->ids.spool_gid, (unsigned)p->mode, (unsigned long)st.st_uid,
 		    (unsigned long)st.st_gid, (unsigned)(st.st_mode & 07777));
 		complain(j, path, text);
@@ -134,10 +134,10 @@ one_part(struct job *j, const struct part *p)
 {
 	char path[600];
 
-	snprintf(path, sizeof path, "%s%s%s", j->queue, p->name[0] == '\0' ? "" : "/", p->name);
+	str_fmt(path, sizeof path, "%s%s%s", j->queue, p->name[0] == '\0' ? "" : "/", p->name);
 	one_path(j, p, path);
 	for (unsigned i = 0; p->kind == KIND_SPLIT && i < j->split; i++) {
-		snprintf(path, sizeof path, "%s/%s/%u", j->queue, p->name, i);
+		str_fmt(path, sizeof path, "%s/%s/%u", j->queue, p->name, i);
 		one_path(j, p, path);
 	}
 }
@@ -151,7 +151,7 @@ existing_split(const char *queue)
 	struct stat st;
 
 	do {
-		snprintf(path, sizeof path, "%s/mess/%u", queue, n);
+		str_fmt(path, sizeof path, "%s/mess/%u", queue, n);
 	} while (stat(path, &st) == 0 && S_ISDIR(st.st_mode) && ++n < 100000);
 	return n;
 }
@@ -175,7 +175,7 @@ sync_tree(const char *queue)
 	}
 	rc = syncfs(fd);
 	close(fd);
-	snprintf(parent, sizeof parent, "%s/..", queue);
+	str_fmt(parent, sizeof parent, "%s/..", queue);
 	return rc == -1 ? -1 : spool_sync_dir(parent);
 }
 
@@ -205,7 +205,7 @@ mkqueue_main(int argc, char **argv)
 		return 100;
 	}
 	umask(0);
-	snprintf(queue, sizeof queue, "%s/queue", home);
+	str_fmt(queue, sizeof queue, "%s/queue", home);
 	j.split = existing_split(queue);
 	if (j.split != 0 && split != 0 && j.split != split) {
 		fprintf(stderr, "mailstile: %s is split %u ways; a queue's split cannot be changed\n", queue, j.split);

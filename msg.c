@@ -49,7 +49,7 @@ static int
 take_descriptors(struct msghdr *h, int *got)
 {
 	int count = 0;
-	const struct cmsghdr *c = CMSG_FIRSTHDR(h);
+	struct cmsghdr *c = CMSG_FIRSTHDR(h); /* not const: CMSG_DATA would cast that away */
 	size_t n;
 
 	*got = -1;

@@ -50,14 +50,14 @@ spool_sync_dir(const char *path)
 static const char *
 mess_name(const struct spool *s, char *name, size_t size)
 {
-	snprintf(name, size, "mess/%llu/%llu", (unsigned long long)(s->id % s->split), (unsigned long long)s->id);
+	str_fmt(name, size, "mess/%llu/%llu", (unsigned long long)(s->id % s->split), (unsigned long long)s->id);
 	return name;
 }
 
 static const char *
 numbered(const struct spool *s, const char *dir, char *name, size_t size)
 {
-	snprintf(name, size, "%s/%llu", dir, (unsigned long long)s->id);
+	str_fmt(name, size, "%s/%llu", dir, (unsigned long long)s->id);
 	return name;
 }
 
@@ -72,7 +72,7 @@ make_mess(struct spool *s, int64_t now)
 	struct stat st;
 
 	for (int i = 0; i < TRIES; i++) {
-		snprintf(pidname, sizeof pidname, "pid/%d.%lld.%u", (int)getpid(), (long long)now, ++s->serial);
+		str_fmt(pidname, sizeof pidname, "pid/%d.%lld.%u", (int)getpid(), (long long)now, ++s->serial);
 		s->fd = open(pidname, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
 		if (s->fd == -1) {
 			if (errno == EEXIST) {
@@ -194,7 +194,7 @@ queue_commit(struct spool *s, const struct envelope *e)
 	char messdir[32], todo[64], intd[64];
 	int saved;
 
-	snprintf(messdir, sizeof messdir, "mess/%llu", (unsigned long long)(s->id % s->split));
+	str_fmt(messdir, sizeof messdir, "mess/%llu", (unsigned long long)(s->id % s->split));
 	numbered(s, "intd", intd, sizeof intd);
 	numbered(s, "todo", todo, sizeof todo);
 	if (fsync(s->fd) == -1 || spool_sync_dir(messdir) == -1 || write_envelope(s, e) == -1 ||
@@ -233,7 +233,7 @@ count_split(const char *dir, const char *sub)
 	uint64_t n, top = 0;
 	long count = 0;
 
-	snprintf(path, sizeof path, "%s/%s", dir, sub);
+	str_fmt(path, sizeof path, "%s/%s", dir, sub);
 	d = opendir(path);
 	if (d == NULL) {
 		return -1;
@@ -293,7 +293,7 @@ check_maildir(const char *dir, struct diag *d)
 	struct stat st;
 
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-		snprintf(path, sizeof path, "%s/%s", dir, parts[i]);
+		str_fmt(path, sizeof path, "%s/%s", dir, parts[i]);
 		if (stat(path, &st) == -1 || !S_ISDIR(st.st_mode)) {
 			diag_put(d, DIAG_ERROR, path, 0,
 			    "expected a directory: a Maildir has tmp, new and cur (see maildirmake)");

@@ -61,7 +61,6 @@ struct transport {
 /* ---- what radcli wants from its ip_util.c, which is left out: we do our own addressing ---- */
 
 struct addrinfo *rc_getaddrinfo(char const *host, unsigned flags);
-int rc_get_srcaddr(struct sockaddr *lia, const struct sockaddr *ria);
 void rc_own_bind_addr(rc_handle *rh, struct sockaddr_storage *lia);
 void radius_radcli_log(int prio, const char *fmt, ...);
 
@@ -579,7 +578,7 @@ ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answ
 	}
 	if (a->result != RADIUS_LATER) {
 		a->trouble = RADIUS_OK;
-		snprintf(a->message, sizeof a->message, "%.*s", (int)sizeof a->message - 1, msg);
+		str_fmt(a->message, sizeof a->message, "%.*s", (int)sizeof a->message - 1, msg);
 		a->message[strcspn(a->message, "\n")] = '\0';
 	}
 	rc_avpair_free(got);
@@ -667,7 +666,7 @@ log_trouble(const struct radius_conf *rc, unsigned i, const struct radius_query 
 static unsigned
 order_servers(const struct radius_conf *rc, const struct share *sh, unsigned *order)
 {
-	unsigned dead[RADIUS_SERVERS_MAX];
+	unsigned dead[RADIUS_SERVERS_MAX] = { 0 };
 	int64_t now = mono_ms();
 	unsigned n = 0, m = 0;
 	unsigned good = atomic_load(&sh->radius_good);
@@ -717,7 +716,7 @@ void
 radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a)
 {
-	unsigned order[RADIUS_SERVERS_MAX];
+	unsigned order[RADIUS_SERVERS_MAX] = { 0 };
 	int64_t start = mono_ms();
 	int64_t end;
 	unsigned alive;

@@ -105,7 +105,7 @@ parent_of(pid_t pid)
 	uint64_t parent;
 	long n;
 
-	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+	str_fmt(path, sizeof path, "/proc/%d/stat", (int)pid);
 	n = file_read(path, stat, sizeof stat - 1);
 	if (n <= 0) {
 		return -1;
@@ -639,9 +639,9 @@ write_pidfile(pid_t pid)
 {
 	char text[16];
 	int fd = open(server.pidfile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-	int n = snprintf(text, sizeof text, "%d\n", (int)pid);
 
-	if (fd == -1 || write_all(fd, text, (size_t)n) == -1) {
+	str_fmt(text, sizeof text, "%d\n", (int)pid);
+	if (fd == -1 || write_all(fd, text, strlen(text)) == -1) {
 		fprintf(stderr, "mailstile: %s: %s\n", server.pidfile, strerror(errno));
 		return -1;
 	}

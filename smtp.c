@@ -470,7 +470,8 @@ static enum reply
 mail_param(struct mail_params *m, const char *key, size_t key_len, const char *value)
 {
 	if (key_len == 4 && ascii_casecmp(key, "SIZE", 4) == 0) {
-		return value == NULL || parse_u64(value, strlen(value), INT64_MAX, &m->size) == -1 ? R_PARAMETER : R_DONE;
+		return value == NULL || parse_u64(value, strlen(value), INT64_MAX, &m->size) == -1 ? R_PARAMETER
+												   : R_DONE;
 	}
 	if (key_len == 4 && ascii_casecmp(key, "BODY", 4) == 0) {
 		return value != NULL &&

@@ -282,6 +282,21 @@ str_copy(char *dst, size_t size, const char *s)
 	return 0;
 }
 
+char *
+str_fmt(char *dst, size_t size, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(dst, size, fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= size) {
+		dst[0] = '\0';
+	}
+	return dst;
+}
+
 void
 random_bytes(void *p, size_t len)
 {

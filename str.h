@@ -58,6 +58,9 @@ int utf8_valid(const void *p, size_t len);
 /* Copy C string `s` into dst[size]; returns 0, or -1 (and an empty dst) when it does not fit. */
 int str_copy(char *dst, size_t size, const char *s);
 
+/* Format into dst[size] and return it; what does not fit makes it empty, never cut: half a path is another path. */
+char *str_fmt(char *dst, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
 /* Fill from the kernel's generator; never fails: ends the process when the kernel cannot deliver. */
 void random_bytes(void *p, size_t len);
 /* Milliseconds of a clock that only goes forward. */

@@ -199,7 +199,7 @@ static void
 delay_refusal(const struct warden *w)
 {
 	uint32_t fails = share_fail(w->house->share, &w->session->client);
-	unsigned ms = AUTH_FAIL_DELAY_MS << (fails > 4 ? 3 : fails - 1);
+	unsigned ms = (unsigned)AUTH_FAIL_DELAY_MS << (fails > 4 ? 3 : fails - 1);
 	struct timespec ts = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
 
 	nanosleep(&ts, NULL);

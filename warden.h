@@ -51,11 +51,11 @@ struct house {
 _Noreturn void warden_run(const struct house *h, struct session *se);
 
 /*
- * The monitor proper, for tests: answers one request m[0..len) as the state allows. Returns 0, or -1 when the request breaks the
+ * The monitor proper, for tests: answers one request p[0..len) as the state allows. Returns 0, or -1 when the request breaks the
  * rules and the pair must end.
  */
 struct warden;
-int warden_dispatch(struct warden *w, const void *m, size_t len);
+int warden_dispatch(struct warden *w, const void *p, size_t len);
 /* A warden for tests: no smtp process, answers go to `sock`. Owned by the module; one per process. */
 struct warden *warden_for_test(const struct house *h, struct session *se, int sock);
 
