@@ -92,7 +92,8 @@ addr_is_v4(const struct addr *a)
 int
 addr_same_client(const struct addr *a, const struct addr *b)
 {
-	return memcmp(a->ip, b->ip, addr_is_v4(a) ? 16 : 8) == 0;
+	/* ::/64 begins like every mapped IPv4 address. */
+	return addr_is_v4(a) == addr_is_v4(b) && memcmp(a->ip, b->ip, addr_is_v4(a) ? 16 : 8) == 0;
 }
 
 int

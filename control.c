@@ -322,14 +322,15 @@ control_parse_spool(struct config *c, char *line, struct diag *d, const char *fi
 	const char *prefix = next_word(&line);
 	struct buf b;
 
-	if (kind != NULL && dir == NULL && strcmp(kind, "queue") == 0) {
-		dir = "queue";
+	kind = kind == NULL ? "" : kind;
+	if (dir == NULL) {
+		dir = strcmp(kind, "queue") == 0 ? "queue" : "";
 	}
-	if (kind != NULL && dir != NULL && strcmp(kind, "queue") == 0 && prefix == NULL) {
+	if (strcmp(kind, "queue") == 0 && prefix == NULL) {
 		c->spool = SPOOL_QUEUE;
-	} else if (kind != NULL && dir != NULL && strcmp(kind, "maildir") == 0 && next_word(&line) == NULL) {
+	} else if (strcmp(kind, "maildir") == 0 && dir[0] != '\0' && next_word(&line) == NULL) {
 		c->spool = SPOOL_MAILDIR;
-	} else if (kind != NULL && dir != NULL && strcmp(kind, "maildir-plain") == 0 && prefix == NULL) {
+	} else if (strcmp(kind, "maildir-plain") == 0 && dir[0] != '\0' && prefix == NULL) {
 		c->spool = SPOOL_MAILDIR_PLAIN;
 	} else {
 		diag_put(
@@ -633,13 +634,13 @@ load_certificate(struct config *c, struct diag *d)
 	    control_path(c, "serverkey.pem", keyfile, sizeof keyfile), d);
 }
 
+/* A key without its certificate counts as missing, too: power may have failed between the two. */
 static int
 certificate_missing(const struct config *c)
 {
 	char path[512];
 
-	return access(control_path(c, "servercert.pem", path, sizeof path), F_OK) == -1 &&
-	    access(control_path(c, "serverkey.pem", path, sizeof path), F_OK) == -1;
+	return access(control_path(c, "servercert.pem", path, sizeof path), F_OK) == -1;
 }
 
 int

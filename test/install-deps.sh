@@ -9,7 +9,7 @@
 set -eu
 
 build="gcc make musl-dev linux-libc-dev xz-utils ca-certificates binutils"
-unit="libc6-dev libcmocka-dev"
+unit="libc6-dev libcmocka-dev openssl"
 peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket-ssl-perl msmtp curl openssl"
 demo="$peers util-linux"
 test="$unit $peers python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"

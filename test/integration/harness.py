@@ -70,17 +70,18 @@ class House:
 
 
 def unescape(value):
-    return re.sub(rb"\\x([0-9a-fA-F]{2})", lambda m: bytes([int(m.group(1), 16)]), value.encode()).decode(
-        "utf-8", "surrogateescape")
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m.group(1), 16)]), value.encode()).decode("utf-8", "surrogateescape")
 
 
 class Event(dict):
-    """A line of the log."""
+    """A line of the log: `ev=NAME key=value ...`; a value stands in quotes when it is a sentence."""
+
+    PLAIN, QUOTED = r'(?:[!#-<>-\[\]-~]|\\x[0-9a-f]{2})+', r'"(?:[ !#-<>-\[\]-~]|\\x[0-9a-f]{2})*"'
+    PAIR = re.compile(r"([a-z]+)=(%s|%s)" % (PLAIN, QUOTED))
 
     def __init__(self, line):
-        words = line.split(" ")
-        assert all("=" in w for w in words), "log line has a word without '=': %r" % line
-        super().__init__((k, unescape(v)) for k, v in (w.split("=", 1) for w in words))
+        assert re.fullmatch(r"%s(?: %s)*" % (self.PAIR.pattern, self.PAIR.pattern), line), "not a log line: %r" % line
+        super().__init__((m.group(1), unescape(m.group(2).strip('"'))) for m in self.PAIR.finditer(line))
         self.text = line
 
 
@@ -222,7 +223,8 @@ class Server:
 
     def gone(self, client):
         """Wait for the end of the session of `client` (a smtpc.Client); returns its ev=close."""
-        return poll(lambda: [e for e in self.log("close") if e.get("client") == client.source], "ev=close")[-1]
+        connect = self.wait_log("connect", client=client.source, port=client.port)
+        return self.wait_log("close", sid=connect["sid"])
 
     # ---- processes
 
@@ -277,8 +279,7 @@ class Server:
         if source is None:
             source = tools.fresh_address(RELAY_NET if profile in ("inside", "printer") else 1)
         tls = profile == "submissions"
-        return smtpc.Client(("127.0.0.1", self.port[profile]), source, "implicit" if tls else None,
-                            self.context() if profile != "inside" else None, hello)
+        return smtpc.Client(("127.0.0.1", self.port[profile]), source, "implicit" if tls else None, self.context, hello)
 
     def session(self, profile, login="alice", source=None, tls=None):
         """A client that has said EHLO, has TLS where the profile wants it (or `tls` says so), and is logged in."""

@@ -36,7 +36,7 @@ class Client:
     """
 
     def __init__(self, address, source=None, tls=None, context=None, hello=True, name="mail.example.net"):
-        self.context, self.name = context, name
+        self.context, self.name = context, name  # an SSLContext, or a function that makes one
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(PATIENCE)
@@ -61,8 +61,9 @@ class Client:
     # ---- octets
 
     def wrap(self, context=None, session=None):
-        self.sock = (context or self.context).wrap_socket(self.sock, server_hostname=self.name, session=session,
-                                                          suppress_ragged_eofs=True)
+        context = context or self.context
+        context = context() if callable(context) else context
+        self.sock = context.wrap_socket(self.sock, server_hostname=self.name, session=session, suppress_ragged_eofs=True)
 
     def send(self, data):
         self.sock.sendall(data.encode() if isinstance(data, str) else data)

@@ -99,8 +99,8 @@ def test_refused_at_once(server, line, code, enhanced):
 
 
 @pytest.mark.parametrize("lines", [["AUTH PLAIN"], ["AUTH LOGIN"], ["AUTH LOGIN", b64("alice")], ["AUTH LOGIN " + b64("alice")]])
-@pytest.mark.parametrize("answer,code", [("*", 501), ("!!!!", 501), ("abc", 501), ("a=bc", 501), ("AAA", 501), ("QUIT", (501, 535)),
-                                         (" ", 501), ("YWxpY2U= ", 501), (" YWxpY2U=", 501), ("A" * 12289, 500)])
+@pytest.mark.parametrize("answer,code", [("*", 501), ("!!!!", 501), ("abc", 501), ("a=bc", 501), ("AAA", 501), ("QUI", 501),
+                                         (" ", 501), ("YWxpY2U= ", 501), (" YWxpY2U=", 501), ("A" * 12289, 500)], ids=lambda x: str(x)[:9])
 def test_refused_in_the_exchange(server, lines, answer, code):
     """A client may cancel with `*`; what is not base64 ends the exchange; neither ends the session."""
     with ready(server) as c:
@@ -109,10 +109,9 @@ def test_refused_in_the_exchange(server, lines, answer, code):
         r = c.cmd(answer, code)
         if code == 500:
             assert r.enhanced == "5.5.6"
-        elif answer not in ("*", "QUIT"):
+        elif answer != "*":
             assert r.enhanced == "5.5.2"
-        if answer != "QUIT":  # that is base64 of three octets, and so no login
-            still_fine(c)
+        still_fine(c)
         c.cmd("AUTH PLAIN " + GOOD, 235)
 
 
@@ -274,17 +273,12 @@ def test_delay_doubles_for_an_address(server):
 def test_three_tries(server):
     """RFC 4954: not fewer than three; then the end."""
     with ready(server) as c:
-        for _ in range(2):
+        for _ in range(3):
             c.auth_plain("alice", "wrong", 535)
-        r = c.auth_plain("alice", "wrong", (421, 535))
-        if r == 535:
-            c.send("NOOP\r\n")
-            rest = c.rest()
-            assert rest == b"" or rest.startswith(b"421 ")
-        else:
-            c.closed()
-    assert server.gone(c)["user"] == "-"
-    assert len(server.log("auth", client=c.source, result="reject")) == 3
+        assert c.auth_plain("alice", "wonder land", 421).enhanced == "4.7.0"
+        c.closed()
+    assert "user" not in server.gone(c)
+    assert len(server.log("auth", client=c.source)) == 3
 
 
 def test_passwords_stay_out_of_the_log(server):

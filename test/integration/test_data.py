@@ -234,7 +234,6 @@ def test_qmail_18_19_20_received(server, profile, tls, esmtp, protocol, user):
     qid, qp, when = smtpc.queue_id(r)
     assert qid == m.id and abs(when - time.time()) < 10
     assert re.fullmatch(r"Received: \(qmail %d invoked (from network|by uid \d+)\); %s" % (qp, DATE), m.head[0].decode())
-    assert len(m.head) == 3
     assert m.head[1].decode() == "Received: from unknown (HELO client.example) (%s%s)" % (user, c.source)
     # RFC 8314 section 4.3: the cipher, in a clause of its own.
     clauses = (r" \(TLSv1\.2\) id %d tls TLS_ECDHE_[A-Z0-9_]+" if "S" in protocol[5:] else " id %d") % qid

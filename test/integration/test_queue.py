@@ -144,7 +144,7 @@ def test_qmail_12_13_envelope(server):
 
 def test_qmail_14_15_16_addresses(server):
     """14: no empty recipient, no NUL, at most 1002 octets. 15: the null sender is `F` alone. 16: recipients have an @."""
-    long = "r" * 64 + "@" + ".".join(["d" * 60] * 3) + ".example"
+    long = "r" * 64 + "@" + ".".join(["d" * 60] * 2) + ".example"
     with server.session("inside") as c:
         c.cmd("MAIL FROM:<>", 250)
         for rcpt in ("you@far.example", "Postmaster", long):
@@ -178,7 +178,7 @@ def test_qmail_28_29_30_trigger(make_server, state):
     with server.session("inside") as c:
         server.message(c.mail())
         if state == "a reader":
-            assert os.read(reader, 10) == b"\0" or True
+            assert len(os.read(reader, 10)) == 1
             # End of file, not "try again": while the session is still open, nobody holds the other end.
             assert os.read(reader, 10) == b""
         c.mail()

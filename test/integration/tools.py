@@ -172,11 +172,9 @@ class Message:
         lines = self.data.split(b"\n")
         assert lines[0].startswith(b"Received: (qmail "), lines[0]
         assert lines[1].startswith(b"Received: from "), lines[1]
-        end = 2
-        while lines[end][:1] in (b" ", b"\t"):
-            end += 1
-        self.head = lines[:end]
-        self.body = b"\n".join(lines[end:])
+        assert lines[2].startswith(b"  by "), lines[2]
+        self.head = lines[:3]
+        self.body = b"\n".join(lines[3:])
 
     @property
     def received(self):
