@@ -106,7 +106,7 @@ listen_apply(struct listeners *ls, const struct config *c)
 		if (c->listen[i].any) {
 			/* A kernel without IPv6 is no fault; one without either is. */
 			got = add(ls, &old, c, i, &any6, 1);
-			got += add(ls, &old, c, i, &any4, got > 0 && errno != EADDRINUSE);
+			got += add(ls, &old, c, i, &any4, 0);
 		} else {
 			got = add(ls, &old, c, i, &c->listen[i].addr, 0);
 		}

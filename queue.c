@@ -241,8 +241,11 @@ count_split(const char *dir, const char *sub)
 	while ((de = readdir(d)) != NULL) {
 		struct stat st;
 
+		/* The directory says what is a directory, as a rule: todo/ may hold very many files. */
 		if (parse_u64(de->d_name, strlen(de->d_name), 100000000000ULL, &n) == 0 &&
-		    fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode)) {
+		    (de->d_type == DT_DIR ||
+			(de->d_type == DT_UNKNOWN && fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			    S_ISDIR(st.st_mode)))) {
 			count++;
 			top = n > top ? n : top;
 		}

@@ -258,7 +258,7 @@ smtp_read_line(struct smtp_session *s, size_t cap)
 			memcpy(s->line + s->line_len, p, take);
 			s->line_len += take;
 		}
-		conn_take(s->c, take);
+		conn_take_wipe(s->c, take);
 	} while (lf == NULL);
 	if (!cr && s->info->profile != PROFILE_INSIDE) {
 		smtp_bye(s, R_BARE, NOTE_BARE_LINE_END, 0);

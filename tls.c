@@ -373,6 +373,18 @@ conn_take(struct conn *c, size_t n)
 	c->in_len -= n;
 }
 
+void
+conn_take_wipe(struct conn *c, size_t n)
+{
+	size_t len;
+	uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->sc.eng, &len) : c->in + c->in_pos;
+
+	if (p != NULL) {
+		explicit_bzero(p, n);
+	}
+	conn_take(c, n);
+}
+
 size_t
 conn_pending(struct conn *c)
 {

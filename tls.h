@@ -68,6 +68,8 @@ enum conn_status conn_start_tls(struct conn *c, int timeout_ms);
  */
 enum conn_status conn_peek(struct conn *c, const uint8_t **p, size_t *len, int timeout_ms);
 void conn_take(struct conn *c, size_t n);
+/* The same, and wipe them where they were: they may be a password. */
+void conn_take_wipe(struct conn *c, size_t n);
 /* Octets that can be had without reading from the network. */
 size_t conn_pending(struct conn *c);
 
