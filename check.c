@@ -129,10 +129,10 @@ check_rest(const struct config *c, struct diag *d)
 	struct spool s;
 	const char *missing;
 
-	spool_open(&s, c->spool, c->spool_dir, d);
 	if (priv_lookup(&ids, &missing) == -1) {
-		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)",
-		    missing);
+		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)", missing);
+	} else if (spool_open(&s, c->spool, c->spool_dir, d) == 0) {
+		spool_check_owner(&s, c->spool_dir, ids.spool_uid, d);
 	}
 	if (c->chain.key_type == 0 && d->errors == 0) {
 		diag_put(
@@ -163,8 +163,8 @@ check_main(int argc, char **argv)
 		return check_usage();
 	}
 	c = config_load(home, &d);
-	if (c != NULL && argc == 2) {
-		return check_radius(c, argv[1]);
+	if (argc == 2) {
+		return c == NULL ? 100 : check_radius(c, argv[1]);
 	}
 	if (c != NULL) {
 		check_rest(c, &d);

@@ -601,6 +601,17 @@ control_parse_radius(struct radius_conf *rc, struct secrets *s, size_t len, stru
 	return rc_all;
 }
 
+static int
+logins_possible(const struct config *c)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->listeners; i++) {
+		n += c->listen[i].profile != PROFILE_INSIDE;
+	}
+	return n > 0 || AUTH_PLAINTEXT_INSIDE;
+}
+
 static void
 load_radius(struct config *c, struct diag *d)
 {
@@ -614,7 +625,9 @@ load_radius(struct config *c, struct diag *d)
 	}
 	n = file_read(path, c->secrets->file, sizeof c->secrets->file - 1);
 	if (n == -1) {
-		diag_put(d, DIAG_ERROR, path, 0, "cannot be read: %s; nobody can log in", strerror(errno));
+		/* Where nobody is ever asked to log in, none is needed. */
+		diag_put(d, logins_possible(c) ? DIAG_ERROR : DIAG_NOTE, path, 0,
+		    "cannot be read: %s; nobody can log in", strerror(errno));
 		return;
 	}
 	if (stat(path, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {

@@ -69,11 +69,12 @@ open_jail(struct house *h, struct diag *d)
 }
 
 static int
-open_spool(struct config *c, struct spool *s, int *dirfd, struct diag *d)
+open_spool(const struct config *c, uid_t uid, struct spool *s, int *dirfd, struct diag *d)
 {
 	if (spool_open(s, c->spool, c->spool_dir, d) == -1) {
 		return -1;
 	}
+	spool_check_owner(s, c->spool_dir, uid, d);
 	*dirfd = open(c->spool_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (*dirfd == -1) {
 		diag_put(d, DIAG_ERROR, c->spool_dir, 0, "cannot be opened: %s", strerror(errno));
@@ -110,7 +111,7 @@ house_open(struct house *h, const char *home, struct diag *d)
 		return 100;
 	}
 	h->config = config_load(home, d);
-	if (h->config == NULL || open_spool(h->config, &h->spool, &h->spool_dir, d) == -1) {
+	if (h->config == NULL || open_spool(h->config, h->ids.spool_uid, &h->spool, &h->spool_dir, d) == -1) {
 		return 100;
 	}
 	rc = open_jail(h, d);
@@ -135,7 +136,7 @@ house_reload(struct house *h, struct diag *d)
 	struct spool s;
 	int dirfd;
 
-	if (c == NULL || open_spool(c, &s, &dirfd, d) == -1) {
+	if (c == NULL || open_spool(c, h->ids.spool_uid, &s, &dirfd, d) == -1) {
 		config_free(c);
 		return -1;
 	}

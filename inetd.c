@@ -118,6 +118,9 @@ inetd_main(int argc, char **argv)
 	if (rc != 0) {
 		return give_up(rc);
 	}
+	if (listen.profile == PROFILE_SMTP && !h.config->have_rcpthosts) {
+		log_msg(LOG_WARNING, "config", "no usable control/rcpthosts: strangers may send to no domain");
+	}
 	h.share = share_open(-1);
 	if (h.share == NULL) {
 		return give_up(111);

@@ -53,6 +53,7 @@ log_open(enum log_target target)
 		logger.fd = STDERR_FILENO;
 		return 0;
 	}
+	tzset(); /* the zone's file is out of reach once we are in a jail */
 	logger.fd = syslog_connect();
 	logger.broken = logger.fd == -1;
 	return logger.broken ? -1 : 0;
@@ -185,7 +186,7 @@ send_syslog(const struct log_line *l)
 	if (logger.fd == -1) {
 		return;
 	}
-	gmtime_r(&now, &tm);
+	localtime_r(&now, &tm); /* as every other program does; RFC 3164 4.1.2 */
 	buf_init(&b, packet, sizeof packet);
 	buf_fmt(&b, "<%d>%.3s %2d %02d:%02d:%02d mailstile[%d]: ", LOG_MAIL | l->prio, months + 3 * tm.tm_mon,
 	    tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)getpid());

@@ -115,6 +115,8 @@ enum note_kind {
 	NOTE_EOF,
 	NOTE_TIMEOUT,
 	NOTE_SHUTDOWN,
+	NOTE_NOT_LISTED, /* `inside`, and the address may not relay */
+	NOTE_AUTH_TRIES, /* too many failed logins */
 	NOTE_BAD_COMMANDS,
 	NOTE_TLS_FAILED,    /* number: BearSSL error */
 	NOTE_TLS_INJECTION, /* octets after STARTTLS */

@@ -221,7 +221,8 @@ mailbox(struct cursor *c, int bare_ok, struct mailbox *m)
 		return PARSE_LONG;
 	}
 	if (!take(c, '@')) {
-		return bare_ok ? PARSE_OK : PARSE_SYNTAX;
+		/* Not `""`: that would be an empty recipient. */
+		return bare_ok && m->len > 0 ? PARSE_OK : PARSE_SYNTAX;
 	}
 	put(m, '@');
 	return domain(c, m);

@@ -316,6 +316,26 @@ spool_open(struct spool *s, enum spool_kind kind, const char *dir, struct diag *
 	return kind == SPOOL_QUEUE ? check_queue(s, dir, d) : check_maildir(dir, d);
 }
 
+void
+spool_check_owner(const struct spool *s, const char *dir, uid_t uid, struct diag *d)
+{
+	static const char *const queue[] = { "pid", "mess", "intd", "todo" };
+	static const char *const maildir[] = { "tmp", "new" };
+	const char *const *parts = s->kind == SPOOL_QUEUE ? queue : maildir;
+	size_t n = s->kind == SPOOL_QUEUE ? sizeof queue / sizeof queue[0] : sizeof maildir / sizeof maildir[0];
+	char path[512];
+	struct stat st;
+
+	for (size_t i = 0; i < n; i++) {
+		str_fmt(path, sizeof path, "%s/%s", dir, parts[i]);
+		if (stat(path, &st) == 0 && st.st_uid != uid) {
+			diag_put(d, DIAG_ERROR, path, 0,
+			    "belongs to user %lu, but mail is written by user %lu: it will be answered 451",
+			    (unsigned long)st.st_uid, (unsigned long)uid);
+		}
+	}
+}
+
 int
 spool_room(const struct spool *s, uint64_t size)
 {

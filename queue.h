@@ -47,6 +47,9 @@ struct spool {
  */
 int spool_open(struct spool *s, enum spool_kind kind, const char *dir, struct diag *d);
 
+/* Give `d` an error for each directory that the user `uid` will have to write to but that belongs to another. */
+void spool_check_owner(const struct spool *s, const char *dir, uid_t uid, struct diag *d);
+
 /* 0 when the reserve and `size` more octets are free; V_NO_SPACE or V_SPOOL_ERROR otherwise (msg.h). */
 int spool_room(const struct spool *s, uint64_t size);
 

@@ -621,7 +621,7 @@ radius_trouble_text(enum radius_trouble t)
 	case RADIUS_OK:
 		return "answered";
 	case RADIUS_NO_ANSWER:
-		return "no answer: is the server up, is UDP let through, and does it know this host as a client?";
+		return "no answer: is the server up, is UDP let through, and does it know this host as a client, with this secret?";
 	case RADIUS_WRONG_SECRET:
 		return "its answers do not fit the shared secret: is the secret in radius.conf the server's for this host?";
 	case RADIUS_UNSIGNED:

@@ -444,6 +444,7 @@ static void
 reload(void)
 {
 	struct diag d = { .emit = diag_to_log };
+	struct log_line l;
 
 	got_hup = 0;
 	if (house_reload(&server.house, &d) == -1) {
@@ -454,7 +455,10 @@ reload(void)
 	listen_apply(&server.listeners, server.house.config);
 	collect_closes();
 	start_resolver();
-	log_msg(LOG_INFO, "reload", "%u errors, %u warnings", d.errors, d.warnings);
+	log_begin(&l, LOG_INFO, "reload");
+	log_num(&l, "errors", d.errors);
+	log_num(&l, "warnings", d.warnings);
+	log_end(&l);
 }
 
 static void

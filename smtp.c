@@ -413,10 +413,13 @@ start_tls(struct smtp_session *s)
 	br_ssl_session_parameters p;
 
 	if (st != CONN_OK) {
-		if (st == CONN_TIMEOUT) {
-			smtp_bye(s, R_NONE, NOTE_TIMEOUT, 0);
-		}
-		smtp_bye(s, R_NONE, NOTE_TLS_FAILED, s->c->tls_error);
+		/* No reply could be read now. */
+		smtp_bye(s, R_NONE,
+		    st == CONN_TLS           ? NOTE_TLS_FAILED
+			: st == CONN_TIMEOUT ? NOTE_TIMEOUT
+			: st == CONN_STOP    ? NOTE_SHUTDOWN
+					     : NOTE_EOF,
+		    s->c->tls_error);
 	}
 	br_ssl_engine_get_session_parameters(&s->c->sc.eng, &p);
 	m.version = p.version;
@@ -685,7 +688,7 @@ greet(struct smtp_session *s)
 	struct buf b;
 
 	if (s->info->profile == PROFILE_INSIDE && !s->info->relayclient) {
-		smtp_bye(s, R_NOT_LISTED, NOTE_QUIT, 0);
+		smtp_bye(s, R_NOT_LISTED, NOTE_NOT_LISTED, 0);
 	}
 	buf_init(&b, mem, sizeof mem);
 	buf_fmt(&b, "220 %s ESMTP", s->info->greeting);

@@ -133,7 +133,7 @@ smtp_do_auth(struct smtp_session *s, char *arg)
 		return R_ARGUMENT;
 	}
 	if (s->auth_fails >= AUTH_TRIES_MAX || s->auth_requests >= AUTH_REQUESTS_MAX) {
-		smtp_bye(s, R_AUTH_TOO_MANY, NOTE_BAD_COMMANDS, s->auth_fails);
+		smtp_bye(s, R_AUTH_TOO_MANY, NOTE_AUTH_TRIES, s->auth_fails);
 	}
 	if (initial != NULL) {
 		*initial++ = '\0';

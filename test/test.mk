@@ -44,13 +44,14 @@ $(B)/unit/%: test/unit/%.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -MMD -MP -MT $@ -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
 
-demo: all
+demo:
 	$(Q)test/install-deps.sh build demo
+	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)MAILSTILE='$(abspath $(PROG))' test/demo.sh
-bench: all
-	$(Q)MAILSTILE='$(abspath $(PROG))' test/bench/bench.sh
+bench:
+	+$(Q)test/bench/bench.sh
 fuzz:
-	$(Q)test/fuzz/run.sh
+	+$(Q)test/fuzz/run.sh $(FUZZ_SECONDS)
 lint:
 	+$(Q)test/lint.sh
 

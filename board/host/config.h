@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Site overrides for this machine, read before config.h: for each option you want to change, one #define here. Example:
- * #define MAX_SESSIONS 40
+ * #define SESSIONS_MAX 40
  */

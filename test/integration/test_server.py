@@ -403,7 +403,7 @@ def test_syslog(make_server, scratch):
             c.mail(rcpts=["you@local.example"])
             c.quit()
         seen = b""
-        while b"ev=close" not in seen:
+        while not re.search(rb"ev=close .* msgs=1 ", seen):
             seen += sock.recv(4096) + b"\n"
     finally:
         server.process.terminate()
