@@ -110,7 +110,7 @@ check_radius(const struct config *c, const char *user)
 		return 100;
 	}
 	sh = share_open(-1);
-	if (sh == NULL || radius_init() == -1) {
+	if (sh == NULL) {
 		fprintf(stderr, "mailstile: %s\n", strerror(errno));
 		return 111;
 	}

@@ -7,7 +7,7 @@
 #include "warden.h"
 
 /*
- * Fill `h` from the control files below `home` (NULL: HOME_DIR): users, configuration, spool, jail, /dev/null, radcli; not the share.
+ * Fill `h` from the control files below `home` (NULL: HOME_DIR): users, configuration, spool, jail, /dev/null; not the share.
  * Makes the first certificate. Findings go to `d`. 0, or an exit status: 100 the set-up is wrong, 111 the machine would not.
  */
 int house_open(struct house *h, const char *home, struct diag *d);

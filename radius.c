@@ -29,20 +29,8 @@
 #define RETRY_MAX_MS 16000 /* MRT, RFC 5080 2.2.1 */
 #define ATTRIBUTES_MAX 64
 
-static const char dictionary[] = "ATTRIBUTE User-Name 1 string\n"
-				 "ATTRIBUTE User-Password 2 string\n"
-				 "ATTRIBUTE NAS-IP-Address 4 ipaddr\n"
-				 "ATTRIBUTE Service-Type 6 integer\n"
-				 "ATTRIBUTE Reply-Message 18 string\n"
-				 "ATTRIBUTE Class 25 string\n"
-				 "ATTRIBUTE Called-Station-Id 30 string\n"
-				 "ATTRIBUTE Calling-Station-Id 31 string\n"
-				 "ATTRIBUTE NAS-Identifier 32 string\n"
-				 "ATTRIBUTE Acct-Session-Id 44 string\n"
-				 "ATTRIBUTE NAS-Port-Type 61 integer\n"
-				 "ATTRIBUTE NAS-IPv6-Address 95 ipv6addr\n";
-
-static rc_handle *handle; /* made before any fork; a warden changes only its own copy */
+/* radcli's handle, and a warden's own copy of it after the fork; config.c, which would fill it from files, is left out. */
+static rc_handle handle;
 
 /* One exchange with one server. */
 struct transport {
@@ -58,10 +46,19 @@ struct transport {
 	uint8_t reply[RADIUS_PACKET_MAX];
 };
 
-/* ---- what radcli wants from its ip_util.c, which is left out: we do our own addressing ---- */
+/*
+ * ---- what radcli wants from the parts of it that are left out ----
+ *
+ * ip_util.c, config.c and dict.c look up names, read files and /etc/services, and parse their own languages; md5.c and hmac.c are in
+ * BearSSL. What the remaining parts call of them is here.
+ */
 
 struct addrinfo *rc_getaddrinfo(char const *host, unsigned flags);
+int rc_get_srcaddr(struct sockaddr *lia, const struct sockaddr *ria);
 void rc_own_bind_addr(rc_handle *rh, struct sockaddr_storage *lia);
+int rc_find_server_addr(rc_handle const *rh, char const *name, struct addrinfo **info, char *secret, rc_type type);
+void rc_md5_calc(unsigned char *out, unsigned char const *p, size_t len);
+void hmac_md5(uint8_t *p, size_t len, uint8_t *key, size_t key_len, uint8_t *digest);
 void radius_radcli_log(int prio, const char *fmt, ...);
 
 struct addrinfo *
@@ -91,6 +88,124 @@ rc_own_bind_addr(rc_handle *rh, struct sockaddr_storage *lia)
 	(void)rh;
 	memset(lia, 0, sizeof *lia);
 	lia->ss_family = AF_INET;
+}
+
+int
+rc_find_server_addr(rc_handle const *rh, char const *name, struct addrinfo **info, char *secret, rc_type type)
+{
+	(void)rh;
+	(void)type;
+	secret[0] = '\0'; /* static_secret of the hooks comes in its place */
+	*info = rc_getaddrinfo(name, 0);
+	return *info == NULL ? -1 : 0;
+}
+
+char *
+rc_conf_str(rc_handle const *rh, char const *optname)
+{
+	(void)rh;
+	(void)optname;
+	return NULL;
+}
+
+int
+rc_conf_int(rc_handle const *rh, char const *optname)
+{
+	(void)rh;
+	/* One try: the transport keeps its own time. */
+	return strcmp(optname, "radius_timeout") == 0 ? 1 : 0;
+}
+
+SERVER *
+rc_conf_srv(rc_handle const *rh, char const *optname)
+{
+	(void)rh;
+	(void)optname;
+	return NULL;
+}
+
+/* The dictionary: the attributes that are sent or read. */
+DICT_ATTR *
+rc_dict_getattr(rc_handle const *rh, int attribute)
+{
+	static DICT_ATTR dictionary[] = {
+		{ "User-Name", PW_USER_NAME, PW_TYPE_STRING, NULL },
+		{ "User-Password", PW_USER_PASSWORD, PW_TYPE_STRING, NULL },
+		{ "NAS-IP-Address", PW_NAS_IP_ADDRESS, PW_TYPE_IPADDR, NULL },
+		{ "Service-Type", PW_SERVICE_TYPE, PW_TYPE_INTEGER, NULL },
+		{ "Reply-Message", PW_REPLY_MESSAGE, PW_TYPE_STRING, NULL },
+		{ "Class", PW_CLASS, PW_TYPE_STRING, NULL },
+		{ "Called-Station-Id", PW_CALLED_STATION_ID, PW_TYPE_STRING, NULL },
+		{ "Calling-Station-Id", PW_CALLING_STATION_ID, PW_TYPE_STRING, NULL },
+		{ "NAS-Identifier", PW_NAS_IDENTIFIER, PW_TYPE_STRING, NULL },
+		{ "Acct-Session-Id", PW_ACCT_SESSION_ID, PW_TYPE_STRING, NULL },
+		{ "NAS-Port-Type", PW_NAS_PORT_TYPE, PW_TYPE_INTEGER, NULL },
+		{ "NAS-IPv6-Address", PW_NAS_IPV6_ADDRESS, PW_TYPE_IPV6ADDR, NULL },
+	};
+
+	(void)rh;
+	for (size_t i = 0; i < sizeof dictionary / sizeof dictionary[0]; i++) {
+		if (dictionary[i].value == attribute) {
+			return &dictionary[i];
+		}
+	}
+	return NULL;
+}
+
+DICT_VENDOR *
+rc_dict_getvend(rc_handle const *rh, int vendor)
+{
+	(void)rh;
+	(void)vendor;
+	return NULL;
+}
+
+/* These three serve radcli's own text syntax for attributes, which is not used; the linker drops them. */
+DICT_ATTR *
+rc_dict_findattr(rc_handle const *rh, char const *name)
+{
+	(void)rh;
+	(void)name;
+	return NULL;
+}
+
+DICT_VALUE *
+rc_dict_findval(rc_handle const *rh, char const *name)
+{
+	(void)rh;
+	(void)name;
+	return NULL;
+}
+
+DICT_VALUE *
+rc_dict_getval(rc_handle const *rh, uint32_t value, char const *attribute)
+{
+	(void)rh;
+	(void)value;
+	(void)attribute;
+	return NULL;
+}
+
+void
+rc_md5_calc(unsigned char *out, unsigned char const *p, size_t len)
+{
+	br_md5_context mc;
+
+	br_md5_init(&mc);
+	br_md5_update(&mc, p, len);
+	br_md5_out(&mc, out);
+	explicit_bzero(&mc, sizeof mc);
+}
+
+/* Only for EAP, which is never sent: the transport seals all requests. */
+void
+hmac_md5(uint8_t *p, size_t len, uint8_t *key, size_t key_len, uint8_t *digest)
+{
+	(void)p;
+	(void)len;
+	(void)key;
+	(void)key_len;
+	memset(digest, 0, 16);
 }
 
 /* radcli's own log lines show attribute contents and name no remedy; ours replace them. */
@@ -393,39 +508,19 @@ hook_recvfrom(void *ptr, int fd, void *p, size_t len, int flags, struct sockaddr
 	return (ssize_t)t->reply_len;
 }
 
-int
-radius_init(void)
-{
-	rc_handle *rh = rc_new();
-
-	if (rh == NULL || rc_config_init(rh) == NULL) {
-		return -1;
-	}
-	/* The secret here is a placeholder: static_secret of the hooks replaces it for each request. */
-	if (rc_add_config(rh, "authserver", "radius:1812:unset", "radius.c", __LINE__) != 0 ||
-	    rc_add_config(rh, "radius_timeout", "1", "radius.c", __LINE__) != 0 ||
-	    rc_add_config(rh, "radius_retries", "0", "radius.c", __LINE__) != 0 ||
-	    rc_read_dictionary_from_buffer(rh, dictionary, sizeof dictionary - 1) != 0 || rc_apply_config(rh) != 0) {
-		rc_destroy(rh);
-		return -1;
-	}
-	handle = rh;
-	return 0;
-}
-
 /* ---- a login ---- */
 
 static int
 add_text(VALUE_PAIR **list, int attribute, const char *s)
 {
 	/* A zero-length attribute is illegal (RFC 2865 5). */
-	return s[0] == '\0' || rc_avpair_add(handle, list, attribute, s, -1, 0) != NULL;
+	return s[0] == '\0' || rc_avpair_add(&handle, list, attribute, s, -1, 0) != NULL;
 }
 
 static int
 add_number(VALUE_PAIR **list, int attribute, uint32_t n)
 {
-	return rc_avpair_add(handle, list, attribute, &n, 0, 0) != NULL;
+	return rc_avpair_add(&handle, list, attribute, &n, 0, 0) != NULL;
 }
 
 /* The address the request leaves from, as NAS-IP(v6)-Address. */
@@ -445,7 +540,7 @@ add_nas_address(VALUE_PAIR **list, int fd)
 		return add_number(list, PW_NAS_IP_ADDRESS,
 		    (uint32_t)a.ip[12] << 24 | (uint32_t)a.ip[13] << 16 | (uint32_t)a.ip[14] << 8 | a.ip[15]);
 	}
-	return rc_avpair_add(handle, list, PW_NAS_IPV6_ADDRESS, a.ip, 16, 0) != NULL;
+	return rc_avpair_add(&handle, list, PW_NAS_IPV6_ADDRESS, a.ip, 16, 0) != NULL;
 }
 
 static VALUE_PAIR *
@@ -476,7 +571,7 @@ free_request(VALUE_PAIR *list)
 /* radcli leaves the password and the secret in dead stack frames; go over them. */
 static void __attribute__((noinline)) wipe_stack(int depth)
 {
-	uint8_t dead[8000];
+	uint8_t dead[6000];
 
 	explicit_bzero(dead, sizeof dead);
 	if (depth > 1) {
@@ -542,7 +637,7 @@ ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answ
 	server.name[0] = name;
 	server.port[0] = t->server->port;
 	server.secret[0] = unset;
-	handle->so = (rc_sockets_override){
+	handle.so = (rc_sockets_override){
 		.ptr = t,
 		.static_secret = t->secret,
 		.get_fd = hook_get_fd,
@@ -555,9 +650,9 @@ ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answ
 	srandom(seed);
 	msg[0] = '\0';
 	r = list == NULL ? ERROR_RC
-			 : rc_aaa_ctx_server(handle, NULL, &server, AUTH, 0, list, &got, msg, 0, PW_ACCESS_REQUEST);
+			 : rc_aaa_ctx_server(&handle, NULL, &server, AUTH, 0, list, &got, msg, 0, PW_ACCESS_REQUEST);
 	free_request(list);
-	handle->so.static_secret = NULL;
+	handle.so.static_secret = NULL;
 	switch (r) {
 	case OK_RC:
 		a->result = RADIUS_ACCEPT;
@@ -611,7 +706,7 @@ ask_server(const struct radius_conf *rc, unsigned i, const char *secret, const s
 		close(t.ready);
 	}
 	explicit_bzero(&t, sizeof t);
-	wipe_stack(4);
+	wipe_stack(5);
 }
 
 const char *

@@ -53,11 +53,6 @@ struct radius_answer {
 };
 
 /*
- * Make radcli's handle, with the dictionary, in memory. main, before any fork; pages are shared by all wardens. 0 or -1.
- */
-int radius_init(void);
-
-/*
  * Ask the servers of `rc` in order (last good one first, dead ones last), for at most RADIUS_DEADLINE seconds together. Logs a
  * line for each server that failed, naming the remedy. `generation` is share->radius_generation as it was when `rc` was
  * read. The password is wiped from every place this module put it before returning.
