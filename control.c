@@ -147,7 +147,8 @@ load_line(const struct config *c, const char *name, char *dst, size_t size, stru
 				rc = -1;
 			}
 		}
-		if (rc == -1 || str_copy(dst, size, line) == -1) {
+		/* A line that is no good changes nothing: str_copy() would empty dst. */
+		if (rc == -1 || strlen(line) >= size || str_copy(dst, size, line) == -1) {
 			diag_put(d, DIAG_ERROR, control_path(c, name, path, sizeof path), 1,
 			    "expected one line of printable text, at most %zu octets", size - 1);
 			rc = -1;
@@ -223,6 +224,9 @@ parse_endpoint(char *s, int *any, struct addr *a, uint16_t *port, uint16_t defau
 		host = s + 1;
 		*close = '\0';
 	} else if (colon != NULL) {
+		if (strchr(s, ':') != colon) {
+			return -1; /* IPv6 without brackets: is the last part the port? */
+		}
 		*colon = '\0';
 		num = colon + 1;
 	} else if (default_port == 0) {

@@ -96,7 +96,7 @@ write_buf(int fd, const struct buf *b)
 static long
 write_head(const struct spool *s, int fd, const struct envelope *e, const char *to, int all)
 {
-	char mem[2 * SMTP_PATH_MAX + 256];
+	char mem[3 * SMTP_PATH_MAX + 256];
 	struct buf b;
 	long total = 0;
 

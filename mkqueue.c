@@ -206,6 +206,10 @@ mkqueue_main(int argc, char **argv)
 	}
 	umask(0);
 	str_fmt(queue, sizeof queue, "%s/queue", home);
+	if (queue[0] == '\0') {
+		fprintf(stderr, "mailstile: the home directory's name is too long\n");
+		return 100;
+	}
 	j.split = existing_split(queue);
 	if (j.split != 0 && split != 0 && j.split != split) {
 		fprintf(stderr, "mailstile: %s is split %u ways; a queue's split cannot be changed\n", queue, j.split);

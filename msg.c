@@ -97,10 +97,17 @@ msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
 	do {
 		n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
 	} while (n == -1 && errno == EINTR);
-	if (n <= 0) {
-		return n;
+	if (n == -1) {
+		return -1;
 	}
 	count = take_descriptors(&h, &got);
+	if (n == 0) {
+		/* The end, or an empty message, which may have brought a descriptor all the same. */
+		if (got != -1) {
+			close(got);
+		}
+		return 0;
+	}
 	if (fd == NULL ? count > 0 : count > 1) {
 		if (got != -1) {
 			close(got);

@@ -221,8 +221,8 @@ mailbox(struct cursor *c, int bare_ok, struct mailbox *m)
 		return PARSE_LONG;
 	}
 	if (!take(c, '@')) {
-		/* Not `""`: that would be an empty recipient. */
-		return bare_ok && m->len > 0 ? PARSE_OK : PARSE_SYNTAX;
+		/* Not `""`: that would be an empty recipient; nor `"a@b c"`: unquoted, its end would be taken for a domain. */
+		return bare_ok && m->len > 0 && memchr(m->text, '@', m->len) == NULL ? PARSE_OK : PARSE_SYNTAX;
 	}
 	put(m, '@');
 	return domain(c, m);
