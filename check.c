@@ -101,6 +101,7 @@ check_radius(const struct config *c, const char *user)
 		.called = "check",
 		.nas = c->me,
 		.session = "check" };
+	struct radius_addresses addresses;
 	struct radius_answer a;
 	struct share *sh;
 
@@ -114,9 +115,10 @@ check_radius(const struct config *c, const char *user)
 		fprintf(stderr, "mailstile: %s\n", strerror(errno));
 		return 111;
 	}
-	if (radius_resolve(&c->radius, sh, 0) == -1) {
+	if (radius_resolve(&c->radius, &addresses) == -1) {
 		printf("warning: not every server's name has an address\n");
 	}
+	radius_set_addresses(sh, 0, &addresses);
 	radius_ask(&c->radius, c->secrets, sh, 0, &q, &a);
 	explicit_bzero(pass, sizeof pass);
 	return report(c, &a);

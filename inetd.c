@@ -94,6 +94,7 @@ inetd_main(int argc, char **argv)
 {
 	static struct house h;
 	static struct session se;
+	static struct radius_addresses addresses;
 	static struct listen_conf listen = { .profile = PROFILE_SMTP };
 	struct diag d = { .emit = diag_to_log };
 	const char *home = NULL;
@@ -136,6 +137,7 @@ inetd_main(int argc, char **argv)
 	if (se.client_policy.deny) {
 		return 100;
 	}
-	radius_resolve(&h.config->radius, h.share, h.radius_generation);
+	radius_resolve(&h.config->radius, &addresses);
+	radius_set_addresses(h.share, h.radius_generation, &addresses);
 	warden_run(&h, &se);
 }

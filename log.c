@@ -23,7 +23,8 @@ static struct {
 	enum log_target target;
 	int fd;
 	int broken;
-} logger = { LOG_TO_STDERR, STDERR_FILENO, 0 };
+	int echo;
+} logger = { LOG_TO_STDERR, STDERR_FILENO, 0, 0 };
 
 static int
 syslog_connect(void)
@@ -57,6 +58,12 @@ log_open(enum log_target target)
 	logger.fd = syslog_connect();
 	logger.broken = logger.fd == -1;
 	return logger.broken ? -1 : 0;
+}
+
+void
+log_echo(int on)
+{
+	logger.echo = on;
 }
 
 void
@@ -199,13 +206,17 @@ send_syslog(const struct log_line *l)
 void
 log_end(struct log_line *l)
 {
+	int fd = logger.target == LOG_TO_STDERR ? logger.fd : logger.echo ? STDERR_FILENO : -1;
+
 	if (logger.target == LOG_TO_SYSLOG) {
 		send_syslog(l);
+	}
+	if (fd == -1) {
 		return;
 	}
 	l->mem[l->len] = '\n';
 	/* One write, so that lines of several processes do not mix. A lost line must not stop mail. */
-	if (write(logger.fd, l->mem, l->len + 1) == -1) {
+	if (write(fd, l->mem, l->len + 1) == -1 && logger.target == LOG_TO_STDERR) {
 		logger.broken = 1;
 	}
 }

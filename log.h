@@ -14,6 +14,8 @@ enum log_target { LOG_TO_STDERR, LOG_TO_SYSLOG };
 /* Choose where lines go. For syslog, connects /dev/log now, so that a chrooted warden can still write. 0, or -1 with errno
  * (lines then go nowhere until log_reopen() succeeds). */
 int log_open(enum log_target target);
+/* 1: show lines on stderr, too, while syslog is their target. */
+void log_echo(int on);
 /* Connect to /dev/log again when the last write failed (syslogd was restarted). Cheap when all is well. main only. */
 void log_reopen(void);
 /* Stop logging for good: the smtp process, whose descriptors are about to mean something else. */

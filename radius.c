@@ -679,14 +679,14 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 }
 
 int
-radius_resolve(const struct radius_conf *rc, struct share *sh, uint32_t generation)
+radius_resolve(const struct radius_conf *rc, struct radius_addresses *out)
 {
 	static const struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM };
 	int rc_all = 0;
 
+	memset(out, 0, sizeof *out);
 	for (unsigned i = 0; i < rc->servers; i++) {
 		struct addrinfo *res;
-		struct addr a;
 		uint16_t port;
 
 		if (rc->server[i].numeric) {
@@ -696,14 +696,22 @@ radius_resolve(const struct radius_conf *rc, struct share *sh, uint32_t generati
 			rc_all = -1;
 			continue;
 		}
-		if (addr_from_sockaddr(&a, &port, res->ai_addr) == 0) {
-			share_lock(SHARE_RADIUS);
-			if (sh->radius_generation == generation) {
-				sh->radius[i].addr = a;
-			}
-			share_unlock(SHARE_RADIUS);
-		}
+		addr_from_sockaddr(&out->addr[i], &port, res->ai_addr);
 		freeaddrinfo(res);
 	}
 	return rc_all;
+}
+
+void
+radius_set_addresses(struct share *sh, uint32_t generation, const struct radius_addresses *a)
+{
+	static const struct addr none;
+
+	share_lock(SHARE_RADIUS);
+	for (unsigned i = 0; i < RADIUS_SERVERS_MAX && sh->radius_generation == generation; i++) {
+		if (memcmp(&a->addr[i], &none, sizeof none) != 0) {
+			sh->radius[i].addr = a->addr[i];
+		}
+	}
+	share_unlock(SHARE_RADIUS);
 }

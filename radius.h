@@ -60,9 +60,14 @@ struct radius_answer {
 void radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a);
 
-/* Look up the names in `rc` and put the addresses into `sh`. Blocks on DNS; the resolver process only. 0, or -1 when one or
- * more could not be found. */
-int radius_resolve(const struct radius_conf *rc, struct share *sh, uint32_t generation);
+/* The addresses of servers, in the order of radius.conf; all zero where one is not known. */
+struct radius_addresses {
+	struct addr addr[RADIUS_SERVERS_MAX];
+};
+/* Look up the names in `rc`. Blocks on DNS: the resolver process, inetd, check. 0, or -1 when one or more could not be found. */
+int radius_resolve(const struct radius_conf *rc, struct radius_addresses *out);
+/* Let wardens know them; unknown ones leave what was known. */
+void radius_set_addresses(struct share *sh, uint32_t generation, const struct radius_addresses *a);
 
 /* One plain sentence for what went wrong, with the remedy. */
 const char *radius_trouble_text(enum radius_trouble t);

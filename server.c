@@ -39,6 +39,8 @@ static struct server {
 	int argc;
 	char **argv;
 	pid_t resolver;
+	int resolved;         /* what it says comes out here */
+	uint32_t resolving;   /* the generation of radius.conf it was started for */
 	int64_t resolve_at;   /* mono_ms(), INT64_MAX = never */
 	int64_t reexec_after; /* no re-execution before */
 	int crashed;          /* a child died by a signal: re-execute */
@@ -172,12 +174,16 @@ set_signals(void)
 
 /* ---- names of RADIUS servers ---- */
 
-/* A child looks names up, since DNS may take long and its answers come from strangers; it has no secret. */
+/*
+ * A child looks names up, since DNS may take long and its answers come from strangers. It has neither secrets nor the shared map, and
+ * tells the addresses through a pipe, which holds them until it has ended.
+ */
 static void
 start_resolver(void)
 {
 	const struct radius_conf *rc = &server.house.config->radius;
 	int names = 0;
+	int p[2];
 
 	server.resolve_at = INT64_MAX;
 	for (unsigned i = 0; i < rc->servers; i++) {
@@ -186,33 +192,56 @@ start_resolver(void)
 	if (names == 0 || server.resolver != 0) {
 		return;
 	}
+	server.resolve_at = mono_ms() + TICK_MS;
+	if (pipe2(p, O_CLOEXEC) == -1) {
+		return;
+	}
 	secret_inherit(server.house.config->secrets, 0);
+	share_inherit(server.house.share, 0);
 	server.resolver = fork();
 	if (server.resolver == 0) {
+		struct radius_addresses a;
 		sigset_t none;
+		int rc_all;
 
 		sigemptyset(&none);
 		signal(SIGTERM, SIG_DFL);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		listen_close(&server.listeners);
+		close(share_fd());
 		priv_drop(&server.house.ids, PRIV_RESOLVER, -1, 0);
 		alarm(60);
-		_exit(radius_resolve(rc, server.house.share, server.house.radius_generation) == 0 ? 0 : 1);
+		rc_all = radius_resolve(rc, &a);
+		_exit(write_all(p[1], &a, sizeof a) == 0 && rc_all == 0 ? 0 : 1);
 	}
 	secret_inherit(server.house.config->secrets, 1);
+	share_inherit(server.house.share, 1);
+	close(p[1]);
 	if (server.resolver == -1) {
 		server.resolver = 0;
-		server.resolve_at = mono_ms() + TICK_MS;
+		close(p[0]);
+		return;
 	}
+	server.resolved = p[0];
+	server.resolving = server.house.radius_generation;
+	server.resolve_at = INT64_MAX;
 }
 
 static void
 resolver_done(int status)
 {
 	int ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	struct radius_addresses a;
 
+	if (read(server.resolved, &a, sizeof a) == sizeof a) {
+		radius_set_addresses(server.house.share, server.resolving, &a);
+	}
+	close(server.resolved);
 	server.resolver = 0;
 	server.resolve_at = mono_ms() + (ok ? RADIUS_RESOLVE_SECONDS * INT64_C(1000) : TICK_MS);
+	if (server.resolving != server.house.radius_generation) {
+		server.resolve_at = mono_ms(); /* radius.conf has changed meanwhile */
+	}
 	if (!ok) {
 		log_msg(LOG_WARNING, "radius", "%s", radius_trouble_text(RADIUS_NO_ADDRESS));
 	}
@@ -413,16 +442,18 @@ running(void)
 	return n;
 }
 
+/* End sessions that began before `older_than`: smtp at once, and the warden by SIGTERM, on which it removes what is unfinished in the spool,
+ * or by SIGKILL. The pids stand in memory that wardens can write to, so only children of ours are believed. */
 static void
-kill_wardens(int64_t older_than)
+kill_sessions(int64_t older_than, int sig)
 {
 	for (int i = 0; i < SESSIONS_MAX; i++) {
-		struct share_slot *s = &slots()[i];
+		const struct share_slot *s = &slots()[i];
 		pid_t pid = atomic_load(&s->warden);
 
-		if (pid > 0 && s->start <= older_than) {
+		if (pid > 1 && s->start <= older_than && parent_of(pid) == getpid()) {
 			signal_smtp(s, SIGKILL);
-			kill(pid, SIGKILL);
+			kill(pid, sig);
 		}
 	}
 }
@@ -600,7 +631,8 @@ serve_loop(void)
 		if (server.resolve_at <= mono_ms()) {
 			start_resolver();
 		}
-		kill_wardens(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000));
+		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000), SIGTERM);
+		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 150) * INT64_C(1000), SIGKILL);
 		if (server.crashed && mono_ms() >= server.reexec_after) {
 			reexec();
 		}
@@ -620,12 +652,12 @@ drain(void)
 			signal_smtp(&slots()[i], SIGTERM);
 		}
 	}
-	while ((left = running()) > 0 && mono_ms() < deadline + 2000) {
+	while ((left = running()) > 0 && mono_ms() < deadline + 3000) {
 		static const sigset_t none;
 		struct timespec ts = { .tv_nsec = 200 * 1000000L };
 
 		if (mono_ms() >= deadline) {
-			kill_wardens(INT64_MAX);
+			kill_sessions(INT64_MAX, mono_ms() < deadline + 2000 ? SIGTERM : SIGKILL);
 		}
 		ppoll(NULL, 0, &ts, &none);
 		reap_children();
@@ -757,11 +789,15 @@ serve_main(int argc, char **argv)
 	server.argc = argc;
 	server.argv = argv;
 	share = inherited();
+	server.reexec_after = share == -1 ? 0 : mono_ms() + REEXEC_SECONDS * INT64_C(1000);
 	if (share == -1) {
 		priv_close_from(3); /* whatever our starter forgot to close, our children must not have */
 	}
 	/* Faults at the start belong on the terminal of who starts us. */
-	log_open(detached && share == -1 ? LOG_TO_STDERR : target);
+	if (log_open(target) == -1) {
+		fprintf(stderr, "mailstile: /dev/log: %s; log lines are lost until syslogd runs\n", strerror(errno));
+	}
+	log_echo(detached && share == -1);
 	set_signals();
 	rc = set_up(share);
 	if (rc == 0 && listen_apply(&server.listeners, server.house.config) == server.house.config->listeners) {
@@ -779,7 +815,7 @@ serve_main(int argc, char **argv)
 	} else if (server.pidfile != NULL && write_pidfile(getpid()) == -1) {
 		return 111;
 	}
-	log_open(target);
+	log_echo(0);
 	stdio_to_null(detached);
 	collect_closes();
 	start_resolver();

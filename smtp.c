@@ -703,6 +703,7 @@ smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_cha
 	s->info = info;
 	s->c = c;
 	s->sock = sock;
+	c->watch = sock;
 	s->file = -1;
 	s->phase = PH_START;
 	if (info->tls_ready) {

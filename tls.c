@@ -29,7 +29,7 @@ wait_for(struct conn *c, int fd, short events, int64_t until)
 		until = c->deadline;
 	}
 	for (;;) {
-		struct pollfd p = { .fd = fd, .events = events };
+		struct pollfd p[2] = { { .fd = fd, .events = events }, { .fd = c->watch } };
 		int64_t left = until - mono_ms();
 		struct timespec ts = { .tv_sec = (time_t)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000 };
 		int r;
@@ -40,7 +40,11 @@ wait_for(struct conn *c, int fd, short events, int64_t until)
 		if (left <= 0) {
 			return CONN_TIMEOUT;
 		}
-		r = ppoll(&p, 1, &ts, &none);
+		r = ppoll(p, 2, &ts, &none);
+		if (p[1].revents != 0 && r > 0) {
+			c->watch = -1; /* once: the last words must get out */
+			return CONN_STOP;
+		}
 		if (r > 0) {
 			return CONN_OK;
 		}
@@ -264,6 +268,7 @@ conn_init(struct conn *c, int rfd, int wfd)
 	memset(c, 0, offsetof(struct conn, in));
 	c->rfd = rfd;
 	c->wfd = wfd;
+	c->watch = -1;
 	c->deadline = INT64_MAX;
 }
 
