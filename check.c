@@ -132,7 +132,8 @@ check_rest(const struct config *c, struct diag *d)
 	const char *missing;
 
 	if (priv_lookup(&ids, &missing) == -1) {
-		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)", missing);
+		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)",
+		    missing);
 	} else if (spool_open(&s, c->spool, c->spool_dir, d) == 0) {
 		spool_check_owner(&s, c->spool_dir, ids.spool_uid, d);
 	}

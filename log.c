@@ -111,12 +111,24 @@ log_begin(struct log_line *l, int prio, const char *ev)
 	line_add(l, ev, strlen(ev));
 }
 
+/* Add ` key=value`, with what goes around the value, if there is room for all of it: half a pair could be read as another one. */
 static void
-add_key(struct log_line *l, const char *key)
+add_pair(struct log_line *l, const char *key, const char *quote, const struct buf *value, const char *end)
 {
-	line_add(l, " ", 1);
-	line_add(l, key, strlen(key));
-	line_add(l, "=", 1);
+	char mem[VALUE_MAX + 64];
+	struct buf b;
+
+	buf_init(&b, mem, sizeof mem);
+	buf_ch(&b, ' ');
+	buf_str(&b, key);
+	buf_ch(&b, '=');
+	buf_str(&b, quote);
+	buf_add(&b, value->p, value->len);
+	buf_str(&b, end);
+	buf_str(&b, quote);
+	if (!b.full) {
+		line_add(l, b.p, b.len);
+	}
 }
 
 void
@@ -127,11 +139,7 @@ log_mem(struct log_line *l, const char *key, const void *value, size_t len)
 
 	buf_init(&b, mem, sizeof mem);
 	buf_escaped(&b, value, len, 0);
-	add_key(l, key);
-	line_add(l, b.len > 0 ? mem : "-", b.len > 0 ? b.len : 1);
-	if (b.full) {
-		line_add(l, "...", 3);
-	}
+	add_pair(l, key, "", &b, b.full ? "..." : b.len == 0 ? "-" : "");
 }
 
 void
@@ -142,10 +150,7 @@ log_text(struct log_line *l, const char *key, const char *text)
 
 	buf_init(&b, mem, sizeof mem);
 	buf_escaped(&b, text, strlen(text), 1);
-	add_key(l, key);
-	line_add(l, "\"", 1);
-	line_add(l, mem, b.len);
-	line_add(l, "\"", 1);
+	add_pair(l, key, "\"", &b, "");
 }
 
 void

@@ -10,9 +10,7 @@
 #include <string.h>
 
 struct addrinfo *rc_getaddrinfo(char const *host, unsigned flags);
-int rc_get_srcaddr(struct sockaddr *lia, const struct sockaddr *ria);
 void rc_own_bind_addr(rc_handle *rh, struct sockaddr_storage *lia);
-int rc_find_server_addr(rc_handle const *rh, char const *name, struct addrinfo **info, char *secret, rc_type type);
 void rc_md5_calc(unsigned char *out, unsigned char const *p, size_t len);
 void hmac_md5(uint8_t *p, size_t len, uint8_t *key, size_t key_len, uint8_t *digest);
 void radius_radcli_log(int prio, const char *fmt, ...);
@@ -134,11 +132,11 @@ rc_dict_findval(rc_handle const *rh, char const *name)
 }
 
 DICT_VALUE *
-rc_dict_getval(rc_handle const *rh, uint32_t value, char const *attribute)
+rc_dict_getval(rc_handle const *rh, uint32_t value, char const *attrname)
 {
 	(void)rh;
 	(void)value;
-	(void)attribute;
+	(void)attrname;
 	return NULL;
 }
 

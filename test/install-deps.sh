@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench pkg:NAME; default: build test
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench fuzz pkg:NAME; default: build test
 #
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
@@ -15,6 +15,7 @@ demo="$peers util-linux"
 test="$unit $peers python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
 lint="clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc"
 bench="$peers"
+fuzz="clang libclang-rt-14-dev"
 
 check=
 packages=
@@ -27,9 +28,10 @@ for word; do
 	demo) packages="$packages $demo" ;;
 	lint) packages="$packages $lint" ;;
 	bench) packages="$packages $bench" ;;
+	fuzz) packages="$packages $fuzz" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|fuzz|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done

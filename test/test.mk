@@ -27,7 +27,8 @@ test-integration: all
 		$(if $(SANITIZE),-m 'not release') $(PYTEST_ARGS) test/integration
 
 # Each test/unit/NAME.c is a program of its own. It is linked with the objects as an archive, so a test that includes a
-# source file to reach its static functions replaces that object. A comment line " * LDFLAGS: -Wl,--wrap=fsync" adds flags.
+# source file to reach its static functions replaces that object. The archive comes twice, since radcli calls back into
+# radglue.c. A comment line " * LDFLAGS: -Wl,--wrap=fsync" adds flags.
 UNIT := $(patsubst %.c,$(B)/unit/%,$(notdir $(sort $(wildcard test/unit/*.c))))
 
 run-unit: $(UNIT)
@@ -42,7 +43,7 @@ $(B)/unit/%: test/unit/%.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(call say,UNIT,$*)
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -MMD -MP -MT $@ -c -o $@.o $<
-	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
+	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $(B)/libmailstile.a $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
 
 demo:
 	$(Q)test/install-deps.sh build demo

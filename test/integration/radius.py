@@ -72,7 +72,7 @@ class FreeRadius:
         return b"Ready to process requests" in text
 
     def stop(self):
-        self.process.terminate()
+        self.process.kill()  # asked to end, it takes some seconds
         self.process.wait(20)
 
     def requests(self, calling=None):

@@ -270,10 +270,16 @@ def test_no_password_is_kept(make_server):
 
 @root
 def test_secrets_are_not_for_helpers(make_server):
-    """The process that looks up names knows no secret either."""
-    server = make_server(radius="no-such-host.invalid %s\n" % radius.SECRET)
-    for process in tools.children(server.pid):
-        assert not holders(process.pid, radius.SECRET.encode()), process
+    """The process that looks up names, and so hears from strangers, knows no secret and is nobody either."""
+    def prepare(s):
+        # A name server that never answers keeps it busy.
+        resolv = tools.write(os.path.join(s.top, "resolv.conf"), "nameserver 127.66.66.66\n")
+        s.mounts = ["mount --bind %s /etc/resolv.conf" % resolv]
+    server = make_server(radius="no-such-host.invalid %s\n" % radius.SECRET, prepare=prepare)
+    (helper,) = poll(lambda: tools.children(server.pid), "the helper")
+    poll(lambda: status_of(helper.pid)["NoNewPrivs"] == "1", "its fall")
+    assert not holders(helper.pid, radius.SECRET.encode())
+    assert ids(helper.pid) == ([str(harness.USERS["qmaild"])] * 4, [str(harness.GROUPS["nofiles"])] * 4, [])
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 """Small things that need no server: ports, polling, certificates, cdb files, envelopes, the process table."""
 
 import collections
+import concurrent.futures
 import itertools
 import os
 import re
@@ -85,6 +86,20 @@ def write(path, content, mode=None):
 def read(path):
     with open(path, "rb") as f:
         return f.read()
+
+
+class Crowd:
+    """
+    Cases that each mostly wait, such as for the delay of a refused login, run at the same time: {name: function without
+    arguments}. crowd[name] is what it returned; what it raised is raised there.
+    """
+
+    def __init__(self, cases):
+        self.pool = concurrent.futures.ThreadPoolExecutor(16)
+        self.futures = {name: self.pool.submit(case) for name, case in cases.items()}
+
+    def __getitem__(self, name):
+        return self.futures[name].result(120)
 
 
 # ---- Certificates ----------------------------------------------------------------------------------------------------
