@@ -147,7 +147,8 @@ lower_domain(const char *addr, char *dst, size_t size)
 {
 	const char *at = strrchr(addr, '@');
 
-	if (at == NULL || str_copy(dst, size, at + 1) == -1) {
+	/* Not an empty one either: the search for suffixes begins behind the first octet. */
+	if (at == NULL || at[1] == '\0' || str_copy(dst, size, at + 1) == -1) {
 		return -1;
 	}
 	for (char *p = dst; *p != '\0'; p++) {

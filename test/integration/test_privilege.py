@@ -118,8 +118,9 @@ def descriptors(pid):
 
 
 @root
+@release
 @every_state
-def test_descriptors_of_smtp(one, request):
+def test_descriptors_of_smtp(one):
     """The client twice, nothing on 2, the warden, and while there is one the message, which can only be appended to."""
     server, _, _, smtp = one
     fds = descriptors(smtp)
@@ -227,6 +228,7 @@ def keyed(make_server, request):
 
 
 @root
+@release
 @pytest.mark.parametrize("reloaded", [False, True])
 def test_no_secret_in_smtp(keyed, reloaded):
     """Not the RADIUS secret, not the key, not the file it was read from; neither after a login and a message."""
@@ -253,6 +255,7 @@ def test_no_secret_in_smtp(keyed, reloaded):
 
 
 @root
+@release
 def test_no_password_is_kept(make_server):
     """After a login the password is in neither process; what the search can find is the user's name."""
     server = make_server()
@@ -269,6 +272,7 @@ def test_no_password_is_kept(make_server):
 
 
 @root
+@release
 def test_secrets_are_not_for_helpers(make_server):
     """The process that looks up names, and so hears from strangers, knows no secret and is nobody either."""
     def prepare(s):

@@ -15,7 +15,20 @@ import time
 FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fixtures")
 TREE = os.path.dirname(os.path.dirname(FIXTURES))
 ROOT = os.geteuid() == 0
-SANITIZE = os.environ.get("MAILSTILE_SANITIZE", "") not in ("", "0")
+BINARY = os.path.abspath(os.environ.get("MAILSTILE") or "mailstile")
+
+
+def _sanitized():
+    if os.environ.get("MAILSTILE_SANITIZE", "") not in ("", "0"):
+        return True
+    try:
+        with open(BINARY, "rb") as f:
+            return b"__asan_init" in f.read()
+    except OSError:
+        return False
+
+
+SANITIZE = _sanitized()
 # Sanitizers and loaded machines are slow; how long anything may take before a test calls it hung.
 PATIENCE = 60.0 if SANITIZE else 20.0
 
