@@ -67,7 +67,7 @@ def radius_conf(freeradius):
 
 @pytest.fixture(scope="session")
 def shared_server(work, house, radius_conf):
-    s = harness.Server(work, house, radius_conf)
+    s = harness.Server(work, house, radius_conf, split=23)
     yield s
     s.stop()
 

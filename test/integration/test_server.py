@@ -54,12 +54,12 @@ def test_qmail_02_03_bad_queue(make_server, damage):
         if damage == "no queue":
             tools.rmtree(s.queue)
         elif damage == "big todo":
-            for n in range(23):
+            for n in range(3):
                 os.mkdir(os.path.join(s.queue, "todo", str(n)), 0o750)
         elif damage == "uneven split":
-            os.rmdir(os.path.join(s.queue, "remote", "22"))
+            os.rmdir(os.path.join(s.queue, "remote", "2"))
         else:
-            os.rmdir(os.path.join(s.queue, "mess", "5"))
+            os.rmdir(os.path.join(s.queue, "mess", "1"))
     server = make_server(start=False, prepare=prepare, listen=PLAIN)
     server.start(wait=False)
     code = server.process.wait(30)
@@ -146,6 +146,49 @@ def test_reload_with_faults_keeps_serving(make_server):
         c.ehlo()
         c.mail(rcpts=["you@local.example"])
     server.take()
+
+
+def test_reload_changes_listeners(make_server):
+    """New ones open, old ones close, those that stay are not interrupted."""
+    server = make_server(listen=BOTH)
+    old = server.session("inside")
+    port = tools.free_port()
+    server.set(listen="smtp 127.0.0.1:%d\nsmtp 127.0.0.1:%d\n" % (port, server.port["smtp"]))
+    server.kill(signal.SIGHUP)
+    server.port["new"] = port
+    poll(lambda: accepts(server, "new"), "the new listener")
+    poll(lambda: not accepts(server, "inside"), "the end of the old one")
+    with server.session("smtp") as c:
+        c.mail(rcpts=["you@local.example"])
+    with server.connect("new") as c:
+        c.ehlo()
+        c.mail(rcpts=["you@local.example"])
+    old.mail()
+    old.quit()
+    assert len(server.take()) == 3
+
+
+def test_reload_under_load(make_server):
+    """Nobody is refused or interrupted by a HUP."""
+    server = make_server(listen=BOTH)
+    faults = []
+
+    def one():
+        try:
+            for _ in range(20):
+                with server.session("inside") as c:
+                    c.mail()
+                    c.quit()
+        except BaseException as e:  # pylint: disable=broad-except
+            faults.append(e)
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for t in threads:
+        t.start()
+    while any(t.is_alive() for t in threads):
+        server.kill(signal.SIGHUP)
+        time.sleep(0.02)
+    assert not faults, faults[0]
+    assert len(server.take()) == 80
 
 
 def test_many_reloads(make_server):

@@ -225,6 +225,14 @@ test_syslog(void **state)
 	log_msg(LOG_INFO, "lost", "for good");
 }
 
+static int
+setup(void **state)
+{
+	setenv("TZ", "UTC0", 1);
+	tzset();
+	return make_dir(state);
+}
+
 int
 main(void)
 {
@@ -234,5 +242,5 @@ main(void)
 		cmocka_unit_test(test_syslog),
 	};
 
-	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+	return cmocka_run_group_tests(tests, setup, remove_dir);
 }
