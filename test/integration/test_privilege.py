@@ -34,7 +34,8 @@ def session_in(server, state):
 
 @pytest.fixture
 def one(make_server, request):
-    server = make_server()
+    # Root comes with groups of its own, which must go.
+    server = make_server(wrap=["setpriv", "--groups=64001,64002"] if tools.ROOT else [])
     c = session_in(server, request.param)
     warden, smtp = server.pair()
     yield server, c, warden, smtp
@@ -284,6 +285,18 @@ def test_secrets_are_not_for_helpers(make_server):
     poll(lambda: status_of(helper.pid)["NoNewPrivs"] == "1", "its fall")
     assert not holders(helper.pid, radius.SECRET.encode())
     assert ids(helper.pid) == ([str(harness.USERS["qmaild"])] * 4, [str(harness.GROUPS["nofiles"])] * 4, [])
+
+
+def shared_mappings(pid):
+    return [x for x in tools.read("/proc/%d/maps" % pid).decode().splitlines() if x.split()[1].endswith("s")]
+
+
+@root
+@every_state
+def test_shared_memory_is_not_for_smtp(one):
+    """What sessions share, such as the keys of other clients' TLS sessions, only wardens can see."""
+    _, _, warden, smtp = one
+    assert shared_mappings(warden) and not shared_mappings(smtp)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------

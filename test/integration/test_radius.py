@@ -226,6 +226,17 @@ def test_fail_over_and_dead_time(make_server, make_double, freeradius):
     assert len(double.requests) == 1
 
 
+def test_dead_servers_are_asked_last(make_server, make_double):
+    """The good server falls silent, too: one that was never in trouble is asked before one that was."""
+    dead, fading, fresh = make_double(), make_double(radius.accept), make_double(radius.accept)
+    server = small(make_server, dead.line() + fading.line() + fresh.line())
+    login(server, "alice")
+    assert [len(d.requests) for d in (dead, fading, fresh)] == [1, 1, 0]
+    fading.answer = None
+    login(server, "alice")
+    assert [len(d.requests) for d in (dead, fading, fresh)] == [1, 2, 1]
+
+
 def test_fail_back(make_server, make_double):
     """The good server goes away, the dead one comes back: it is asked last, but it is asked."""
     state = {"first": None, "second": radius.accept}

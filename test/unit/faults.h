@@ -24,6 +24,7 @@ static struct {
 	int error;
 	unsigned seen[F_KINDS];
 	int harmless; /* what failed was about a directory's descriptor being closed, or the FIFO */
+	int flags;    /* of the last open */
 	size_t trace_len;
 	char trace[4096]; /* opens, links and fsyncs, one a line; the part of a name that is `id` becomes N */
 	unsigned long long id;
@@ -111,6 +112,7 @@ __wrap_open(const char *path, int flags, ...)
 	mode = (flags & O_CREAT) != 0 ? va_arg(ap, mode_t) : 0;
 	va_end(ap);
 	faults_note("open", path);
+	faults.flags = flags;
 	if (faults_due(F_OPEN)) {
 		faults.harmless = strcmp(path, "lock/trigger") == 0;
 		return -1;

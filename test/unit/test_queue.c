@@ -189,6 +189,7 @@ test_order(void **state)
 	assert_matches(faults.trace,
 	    "\nfsync message\nopen mess/[012]\nfsync [012]\nopen intd/N\nfsync N\nopen intd\nfsync intd\nlink todo/N\nopen todo\n"
 	    "fsync todo\nopen lock/trigger\n$");
+	assert_int_equal(faults.flags, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
 	/* One octet, and nobody has the FIFO open any more. */
 	assert_int_equal(read(fifo, byte, sizeof byte), 1);
 	assert_int_equal(read(fifo, byte, sizeof byte), 0);

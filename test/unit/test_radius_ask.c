@@ -237,7 +237,7 @@ test_repeats(void **state)
 	stop();
 	assert_int_equal(a.result, RADIUS_ACCEPT);
 	assert_int_equal(a.sent, 3);
-	assert_in_range(a.ms, 900 + 1800, 12000); /* waits of 1 and 2 s, with jitter */
+	assert_in_range(a.ms, 900 + 1800, RADIUS_DEADLINE * 1000); /* waits of 1 and 2 s, with jitter */
 	assert_int_equal(servers[0].n, 3);
 	for (unsigned i = 1; i < 3; i++) {
 		assert_int_equal(servers[0].len[i], servers[0].len[0]);
@@ -258,11 +258,11 @@ test_deadline(void **state)
 	}
 	a = ask();
 	assert_int_equal(a.result, RADIUS_LATER);
-	assert_in_range(a.ms, RADIUS_DEADLINE * 1000 - 500, RADIUS_DEADLINE * 1000 + 4000);
+	assert_in_range(a.ms, RADIUS_DEADLINE * 1000 - 500, RADIUS_DEADLINE * 1000 + 9000);
 	/* Once all are known to be dead, a third of that. */
 	a = ask();
 	assert_int_equal(a.result, RADIUS_LATER);
-	assert_in_range(a.ms, RADIUS_DEADLINE * 1000 / 3 - 500, RADIUS_DEADLINE * 1000 / 3 + 4000);
+	assert_in_range(a.ms, RADIUS_DEADLINE * 1000 / 3 - 500, RADIUS_DEADLINE * 1000 / 3 + 9000);
 	stop();
 	assert_int_equal(servers[0].n + servers[1].n, 4);
 }
@@ -282,7 +282,7 @@ test_next_server(void **state)
 	a = ask();
 	assert_int_equal(a.result, RADIUS_ACCEPT);
 	assert_int_equal(a.server, 1);
-	assert_in_range(a.ms, 0, 5000);
+	assert_in_range(a.ms, 0, 10000);
 	assert_has(logged, "trouble=network");
 	assert_has(logged, "error=\"Connection refused\"");
 	assert_true(sh->radius[0].dead_until > mono_ms());
