@@ -262,9 +262,7 @@ exchange(struct transport *t)
 		if (now >= t->deadline) {
 			break;
 		}
-		if (i == t->server->retries || until > t->deadline) {
-			until = until > t->deadline ? t->deadline : until;
-		}
+		until = until > t->deadline ? t->deadline : until;
 		if (send(t->fd, t->request, t->request_len, MSG_NOSIGNAL) == -1) {
 			t->a->error = errno;
 			t->a->trouble = RADIUS_NETWORK;
@@ -374,6 +372,15 @@ add_nas_address(VALUE_PAIR **list, int fd)
 	return rc_avpair_add(&handle, list, PW_NAS_IPV6_ADDRESS, a.ip, 16, 0) != NULL;
 }
 
+static void
+free_request(VALUE_PAIR *list)
+{
+	for (VALUE_PAIR *vp = list; vp != NULL; vp = vp->next) {
+		explicit_bzero(vp->strvalue, sizeof vp->strvalue);
+	}
+	rc_avpair_free(list);
+}
+
 static VALUE_PAIR *
 make_request(const struct radius_query *q, int fd)
 {
@@ -387,16 +394,9 @@ make_request(const struct radius_query *q, int fd)
 	    add_text(&list, PW_ACCT_SESSION_ID, q->session)) {
 		return list;
 	}
-	return list; /* out of memory: what is there is freed by the caller, and the request fails at the server */
-}
-
-static void
-free_request(VALUE_PAIR *list)
-{
-	for (VALUE_PAIR *vp = list; vp != NULL; vp = vp->next) {
-		explicit_bzero(vp->strvalue, sizeof vp->strvalue);
-	}
-	rc_avpair_free(list);
+	/* Out of memory: without a password, say, the server would only say no, and mean it. */
+	free_request(list);
+	return NULL;
 }
 
 /* radcli leaves the password and the secret in dead stack frames; go over them. */
@@ -411,18 +411,26 @@ static void __attribute__((noinline)) wipe_stack(int depth)
 	explicit_bzero(dead, 1); /* no tail call: each level keeps its frame */
 }
 
-/* An accept must be for the service we asked for (RFC 2865 5.6; unknown values are a reject). */
+/*
+ * An accept must be for the service we asked for (RFC 2865 5.6; unknown values are a reject). Read from the packet, not from radcli's list
+ * of it, which is empty when memory runs out.
+ */
 static void
-check_service(struct radius_answer *a, const VALUE_PAIR *got)
+check_service(struct radius_answer *a, const uint8_t *p, size_t len)
 {
-	for (const VALUE_PAIR *vp = got; vp != NULL; vp = vp->next) {
-		if (vp->attribute != PW_SERVICE_TYPE) {
+	for (size_t i = HEADER; i < len; i += p[i + 1]) {
+		uint32_t v = 0;
+
+		if (p[i] != PW_SERVICE_TYPE) {
 			continue;
 		}
-		a->service = vp->lvalue > INT32_MAX ? INT32_MAX : (int)vp->lvalue;
-		if (vp->lvalue < 1 || vp->lvalue > 17) {
+		if (p[i + 1] == 6) {
+			v = (uint32_t)p[i + 2] << 24 | (uint32_t)p[i + 3] << 16 | (uint32_t)p[i + 4] << 8 | p[i + 5];
+		}
+		a->service = v > INT32_MAX ? INT32_MAX : (int)v;
+		if (v < 1 || v > 17) {
 			a->why = "the server's Service-Type is not known";
-		} else if (RADIUS_SERVICE_CHECK > 0 && vp->lvalue != RADIUS_SERVICE_TYPE) {
+		} else if (RADIUS_SERVICE_CHECK > 0 && v != RADIUS_SERVICE_TYPE) {
 			a->why = "the account is for another Service-Type";
 		}
 	}
@@ -487,7 +495,7 @@ ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answ
 	switch (r) {
 	case OK_RC:
 		a->result = RADIUS_ACCEPT;
-		check_service(a, got);
+		check_service(a, t->reply, t->reply_len);
 		break;
 	case REJECT_RC:
 		a->result = RADIUS_REJECT;
@@ -660,6 +668,9 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 		int64_t now = mono_ms();
 		struct addr addr;
 
+		if (now >= end) {
+			break; /* no time is left to ask it, which is not its fault */
+		}
 		a->sent = a->dropped = 0;
 		if (server_address(rc, sh, generation, i, &addr) == -1) {
 			a->trouble = RADIUS_NO_ADDRESS;

@@ -516,11 +516,12 @@ log_accept(const struct warden *w, uint64_t octets)
 	warden_event(&l, w, LOG_INFO, "accept");
 	log_fmt(&l, "qid", "%llu", (unsigned long long)w->spool.id);
 	log_num(&l, "qp", getpid());
-	log_fmt(&l, "from", "<%s>", w->env.sender);
-	log_fmt(&l, "to", "<%s>", w->env.to + 1);
 	log_num(&l, "rcpts", w->env.rcpts);
 	log_fmt(&l, "bytes", "%llu", (unsigned long long)octets);
 	log_str(&l, "proto", protocol(w, proto));
+	/* The long ones last: a line that gets too long loses its end. */
+	log_fmt(&l, "from", "<%s>", w->env.sender);
+	log_fmt(&l, "to", "<%s>", w->env.to + 1);
 	log_end(&l);
 }
 

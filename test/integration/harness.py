@@ -107,7 +107,7 @@ class Server:
         os.makedirs(self.control, 0o755)
         self.port, lines = {}, []
         for name, line in (LISTEN if listen is None else listen).items():
-            self.port[name] = tools.free_port(host="::1" if "[" in line else "127.0.0.1")
+            self.port[name] = tools.free_port()
             lines.append(line.format(self.port[name]) + "\n")
         self.set(**{"listen": "".join(lines), "radius.conf": radius, **CONTROL, **(control or {})})
         self.tool("mkqueue", "-n", str(split))
@@ -154,7 +154,7 @@ class Server:
         if self.process.poll() is not None:
             live.remove(self)
             raise AssertionError("server ended with status %d\n%s" % (self.process.returncode, self.tail()))
-        return len(self.log("listen")) >= len(self.port)
+        return self.log("start")
 
     def left(self):
         """Processes of this server; all of its family share its session."""

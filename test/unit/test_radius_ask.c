@@ -2,7 +2,7 @@
 /* Copyright (c) 2026 The mailstile authors */
 /*
  * Asking RADIUS servers: radius_ask() of radius.c against responders in threads.
- * LDFLAGS: -Wl,--wrap=mono_ms,--wrap=poll
+ * LDFLAGS: -Wl,--wrap=mono_ms,--wrap=poll,--wrap=malloc
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +12,16 @@
 #include <cmocka.h>
 
 #include "radserver.h"
+
+static unsigned malloc_fails_at; /* counts down; the call that finds it at 1 fails */
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *
+__wrap_malloc(size_t size)
+{
+	return malloc_fails_at > 0 && --malloc_fails_at == 0 ? NULL : __real_malloc(size);
+}
 
 static void
 assert_attr(const uint8_t *p, size_t len, int type, const void *value, size_t value_len)
@@ -217,10 +227,36 @@ test_outcomes(void **state)
 		assert_has(logged, words[t[i].trouble]);
 		if (t[i].result == RADIUS_LATER) {
 			assert_has(logged, "server=radius.test:");
-			assert_in_range(
-			    a.ms, 900, 8000); /* the one second that was configured, and a tenth of jitter */
+			assert_in_range(a.ms, 900,
+			    RADIUS_DEADLINE * 1000); /* the one second that was configured, and a tenth of jitter */
 		}
 	}
+}
+
+/* Memory that runs out is no answer of the server's: "later", never "no", and no half a request. */
+static void
+test_no_memory(void **state)
+{
+	int failed;
+
+	(void)state;
+	start("a|", NULL);
+	for (unsigned n = 1;; n++) {
+		struct radius_answer a;
+
+		malloc_fails_at = n;
+		a = ask();
+		failed = malloc_fails_at == 0;
+		malloc_fails_at = 0;
+		assert_int_equal(a.result, failed ? RADIUS_LATER : RADIUS_ACCEPT);
+		sh->radius[0].dead_until = 0;
+		if (!failed) {
+			assert_in_range(n, 10, 30); /* ten attributes */
+			break;
+		}
+	}
+	stop();
+	assert_int_equal(servers[0].n, 1);
 }
 
 /* The same packet again, while nothing comes back. */
@@ -424,6 +460,7 @@ main(void)
 		cmocka_unit_test_setup(test_request, clear),
 		cmocka_unit_test_setup(test_passwords, clear),
 		cmocka_unit_test_setup(test_outcomes, clear),
+		cmocka_unit_test_setup(test_no_memory, clear),
 		cmocka_unit_test_setup(test_repeats, clear),
 		cmocka_unit_test_setup(test_deadline, clear),
 		cmocka_unit_test_setup(test_next_server, clear),
