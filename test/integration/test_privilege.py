@@ -101,7 +101,7 @@ def test_jails(one):
     assert os.listdir("/proc/%d/root/" % smtp) == []
     st = os.stat("/proc/%d/root/" % smtp)
     assert st.st_uid == 0 and not st.st_mode & 0o022
-    assert os.readlink("/proc/%d/root" % smtp) == os.path.join(server.home, "empty")
+    assert os.path.samefile("/proc/%d/root" % smtp, os.path.join(server.home, "empty"))
     assert "todo" in os.listdir("/proc/%d/root/" % warden) and "etc" not in os.listdir("/proc/%d/root/" % warden)
     for pid in (warden, smtp):
         assert os.path.samefile("/proc/%d/root" % pid, "/proc/%d/cwd" % pid)
@@ -148,7 +148,7 @@ def test_descriptors_of_warden(one):
             shared = target in listeners
             assert not shared, (n, target)
         else:
-            assert re.match(r"/dev/null|/memfd:|.*/log$|.*/queue(/|$)|anon_inode|/$|pipe:|.*/empty$", target), (n, target)
+            assert re.match(r".*/dev/null$|/memfd:|.*/log$|.*/queue(/|$)|anon_inode|/$|pipe:|.*/empty$", target), (n, target)
 
 
 @root
@@ -234,8 +234,7 @@ def keyed(make_server, request):
 def test_no_secret_in_smtp(keyed, reloaded):
     """Not the RADIUS secret, not the key, not the file it was read from; neither after a login and a message."""
     if reloaded:
-        keyed.kill(1)
-        poll(lambda: len(keyed.log("listen")) >= len(keyed.port), "the reload")
+        keyed.reload()
         keyed.session("submissions").close()
         poll(lambda: not keyed.pairs(), "the end")
     pem = tools.read(os.path.join(keyed.control, "serverkey.pem"))
