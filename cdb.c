@@ -7,12 +7,12 @@
  */
 #include "cdb.h"
 
+#include "str.h"
+
 #include <errno.h>
-#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static uint32_t
 le32(const uint8_t *p)
@@ -41,28 +41,32 @@ int
 cdb_open(struct cdb *c, const char *path)
 {
 	struct stat st;
-	void *map;
-	int saved;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	uint8_t *mem;
+	long n;
 
 	c->map = NULL;
 	c->len = 0;
-	if (fd == -1) {
+	if (stat(path, &st) == -1) {
 		return -1;
-	}
-	if (fstat(fd, &st) == -1) {
-		goto fail;
 	}
 	if (!S_ISREG(st.st_mode) || st.st_size < 2048 || st.st_size > (off_t)UINT32_MAX) {
 		errno = EINVAL;
-		goto fail;
+		return -1;
 	}
-	map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (map == MAP_FAILED) {
-		goto fail;
+	/* A copy, not a mapping of the file: somebody may write over it while we look things up. */
+	mem = malloc((size_t)st.st_size);
+	if (mem == NULL) {
+		return -1;
 	}
-	close(fd);
-	c->map = map;
+	n = file_read(path, mem, (size_t)st.st_size);
+	if (n != (long)st.st_size) {
+		int saved = n == -1 && errno != EFBIG ? errno : EINVAL;
+
+		free(mem);
+		errno = saved;
+		return -1;
+	}
+	c->map = mem;
 	c->len = (size_t)st.st_size;
 	if (cdb_check(c) == -1) {
 		cdb_close(c);
@@ -70,19 +74,12 @@ cdb_open(struct cdb *c, const char *path)
 		return -1;
 	}
 	return 0;
-fail:
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
 }
 
 void
 cdb_close(struct cdb *c)
 {
-	if (c->map != NULL) {
-		munmap((void *)(uintptr_t)c->map, c->len);
-	}
+	free((void *)(uintptr_t)c->map);
 	c->map = NULL;
 	c->len = 0;
 }
@@ -105,8 +102,12 @@ cdb_get(const struct cdb *c, const void *key, size_t klen, const uint8_t **data,
 	slot = (h >> 8) % slots;
 	for (uint64_t n = 0; n < slots; n++) {
 		const uint8_t *s = c->map + table + 8 * slot;
-		uint64_t pos = le32(s + 4);
+		uint64_t pos;
 
+		if (table + 8 * slot + 8 > c->len) {
+			return -1;
+		}
+		pos = le32(s + 4);
 		if (pos == 0) {
 			return 0;
 		}

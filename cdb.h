@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Reader of cdb files (qmail-spec 7.3): morercpthosts.cdb and tcp.smtp.cdb. Mapped by main, shared by every process. */
+/* Reader of cdb files (qmail-spec 7.3): morercpthosts.cdb and tcp.smtp.cdb. Read by main into memory that every process shares. */
 #ifndef MAILSTILE_CDB_H
 #define MAILSTILE_CDB_H
 
@@ -11,7 +11,7 @@ struct cdb {
 	size_t len;
 };
 
-/* Map `path` read-only and check its table of tables. 0, or -1 with errno (EINVAL: not a cdb). */
+/* Read `path` into memory and check its table of tables. 0, or -1 with errno (EINVAL: not a cdb). */
 int cdb_open(struct cdb *c, const char *path);
 void cdb_close(struct cdb *c);
 /* The same check over memory the caller owns. */

@@ -88,6 +88,12 @@
 #define LISTEN_DEFAULT "submission 587\nsubmissions 465\n"
 #endif
 
+/* LISTEN_RETRY_SECONDS: an address that cannot be listened on (not up yet, in use) is tried again after this. Default 30, 1-3600. */
+#ifndef LISTEN_RETRY_SECONDS
+#define LISTEN_RETRY_SECONDS 30
+#endif
+_Static_assert(LISTEN_RETRY_SECONDS >= 1 && LISTEN_RETRY_SECONDS <= 3600, "LISTEN_RETRY_SECONDS: 1..3600");
+
 /* LISTENERS_MAX: lines in control/listen. Default 8, range 1-32. Costs about 400 octets each. */
 #ifndef LISTENERS_MAX
 #define LISTENERS_MAX 8
@@ -212,6 +218,13 @@ _Static_assert(HOPS_MAX >= 10 && HOPS_MAX <= 1000, "HOPS_MAX: 10..1000");
 #define BAD_COMMANDS_MAX 20
 #endif
 _Static_assert(BAD_COMMANDS_MAX >= 3 && BAD_COMMANDS_MAX <= 1000, "BAD_COMMANDS_MAX: 3..1000");
+
+/* REFUSALS_MAX: senders and recipients that policy refuses in a session before 421, and of which the first are logged. Default 100, range
+ * 20-10000. A customer's program gives up long before; one who tries addresses should. */
+#ifndef REFUSALS_MAX
+#define REFUSALS_MAX 100
+#endif
+_Static_assert(REFUSALS_MAX >= 20 && REFUSALS_MAX <= 10000, "REFUSALS_MAX: 20..10000");
 
 /* BODY_BUFFER: octets collected before a write to the message file. Default 32768, range 4096-262144. Costs that much per
  * session that is sending. */

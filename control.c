@@ -274,6 +274,23 @@ control_parse_listen(struct listen_conf *l, char *line, struct diag *d, const ch
 	return 0;
 }
 
+/* Two lines for one address and port: only the first can be opened. */
+static void
+check_overlap(const struct config *c, struct diag *d, const char *file, int n)
+{
+	const struct listen_conf *l = &c->listen[c->listeners];
+
+	for (unsigned i = 0; i < c->listeners; i++) {
+		const struct listen_conf *o = &c->listen[i];
+
+		if (o->port == l->port && (o->any || l->any || memcmp(&o->addr, &l->addr, sizeof l->addr) == 0)) {
+			diag_put(
+			    d, DIAG_ERROR, file, n, "port %u of this address is taken by an earlier line", l->port);
+			return;
+		}
+	}
+}
+
 static int
 load_listen(struct config *c, struct diag *d)
 {
@@ -306,6 +323,7 @@ load_listen(struct config *c, struct diag *d)
 		if (control_parse_listen(&c->listen[c->listeners], line, d, path, n) == -1) {
 			goto out;
 		}
+		check_overlap(c, d, path, n);
 		c->listeners++;
 	}
 	if (c->listeners == 0) {

@@ -52,43 +52,49 @@ log_listen(const struct config *c, unsigned conf, const struct addr *a, uint16_t
 	log_end(&l);
 }
 
-/* The socket of `old` for this address, taken out of it, or a new one, or -1. */
+/* The socket of `old` for this address, taken out of it, or -1. */
 static int
-find_or_open(
-    struct listeners *old, const struct config *c, unsigned conf, const struct addr *a, uint16_t port, int quiet)
+take_old(struct listeners *old, const struct addr *a, uint16_t port)
 {
-	int fd;
-
 	for (unsigned i = 0; i < old->n; i++) {
 		struct listener *l = &old->l[i];
 
 		if (l->fd != -1 && l->port == port && memcmp(&l->addr, a, sizeof *a) == 0) {
-			fd = l->fd;
+			int fd = l->fd;
+
 			l->fd = -1;
 			return fd;
 		}
 	}
-	fd = open_socket(a, port);
-	if (fd != -1 || !quiet) {
-		log_listen(c, conf, a, port, fd == -1 ? errno : 0);
-	}
-	return fd;
+	return -1;
 }
 
-static int
-add(struct listeners *ls, struct listeners *old, const struct config *c, unsigned conf, const struct addr *a, int quiet)
+static void
+want(struct listeners *ls, struct listeners *old, const struct config *c, unsigned conf, const struct addr *a)
 {
-	struct listener *l = &ls->l[ls->n];
+	struct listener *l = &ls->l[ls->n++];
 
 	l->conf = conf;
 	l->addr = *a;
 	l->port = c->listen[conf].port;
-	l->fd = find_or_open(old, c, conf, a, l->port, quiet);
-	if (l->fd == -1) {
-		return 0;
+	l->fd = take_old(old, a, l->port);
+}
+
+/* Open what is not open yet. A kernel without IPv6 is no fault where IPv4 was asked for as well. */
+static void
+open_missing(struct listeners *ls, const struct config *c)
+{
+	for (unsigned i = 0; i < ls->n; i++) {
+		struct listener *l = &ls->l[i];
+
+		if (l->fd != -1) {
+			continue;
+		}
+		l->fd = open_socket(&l->addr, l->port);
+		if (l->fd != -1 || !c->listen[l->conf].any || addr_is_v4(&l->addr) || errno != EAFNOSUPPORT) {
+			log_listen(c, l->conf, &l->addr, l->port, l->fd == -1 ? errno : 0);
+		}
 	}
-	ls->n++;
-	return 1;
 }
 
 unsigned
@@ -97,23 +103,32 @@ listen_apply(struct listeners *ls, const struct config *c)
 	static const struct addr any6;
 	static const struct addr any4 = { .ip = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff } };
 	struct listeners old = *ls;
-	unsigned missing = 0;
+	unsigned heard[LISTENERS_MAX] = { 0 };
+	unsigned n = 0, unheard = 0;
 
 	ls->n = 0;
 	for (unsigned i = 0; i < c->listeners; i++) {
-		int got;
-
 		if (c->listen[i].any) {
-			/* A kernel without IPv6 is no fault; one without either is. */
-			got = add(ls, &old, c, i, &any6, 1);
-			got += add(ls, &old, c, i, &any4, 0);
+			want(ls, &old, c, i, &any6);
+			want(ls, &old, c, i, &any4);
 		} else {
-			got = add(ls, &old, c, i, &c->listen[i].addr, 0);
+			want(ls, &old, c, i, &c->listen[i].addr);
 		}
-		missing += got == 0;
 	}
+	/* First close what is not wanted: it may be in the way of what is. */
 	listen_close(&old);
-	return missing;
+	open_missing(ls, c);
+	for (unsigned i = 0; i < ls->n; i++) {
+		if (ls->l[i].fd != -1) {
+			heard[ls->l[i].conf]++;
+			ls->l[n++] = ls->l[i];
+		}
+	}
+	ls->n = n;
+	for (unsigned i = 0; i < c->listeners; i++) {
+		unheard += heard[i] == 0;
+	}
+	return unheard;
 }
 
 void

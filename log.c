@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,7 +25,8 @@ static struct {
 	int fd;
 	int broken;
 	int echo;
-} logger = { LOG_TO_STDERR, STDERR_FILENO, 0, 0 };
+	struct stat seen; /* /dev/log as it was when we connected */
+} logger = { .target = LOG_TO_STDERR, .fd = STDERR_FILENO };
 
 static int
 syslog_connect(void)
@@ -34,6 +36,9 @@ syslog_connect(void)
 
 	if (fd == -1) {
 		return -1;
+	}
+	if (stat(dev_log.sun_path, &logger.seen) == -1) {
+		memset(&logger.seen, 0, sizeof logger.seen);
 	}
 	if (connect(fd, (const struct sockaddr *)&dev_log, sizeof dev_log) == -1) {
 		int saved = errno;
@@ -69,9 +74,19 @@ log_echo(int on)
 void
 log_reopen(void)
 {
+	struct stat st;
 	int fd;
 
-	if (logger.target != LOG_TO_SYSLOG || !logger.broken) {
+	if (logger.target != LOG_TO_SYSLOG) {
+		return;
+	}
+	/* It is wardens that write, as a rule, and they cannot tell us; but a new syslogd makes a new socket. */
+	if (!logger.broken && stat("/dev/log", &st) == 0 &&
+	    (st.st_ino != logger.seen.st_ino || st.st_dev != logger.seen.st_dev ||
+		st.st_ctime != logger.seen.st_ctime)) {
+		logger.broken = 1;
+	}
+	if (!logger.broken) {
 		return;
 	}
 	fd = syslog_connect();

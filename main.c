@@ -6,8 +6,10 @@
 #include "queue.h"
 #include "server.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static int
 version_main(int argc, char **argv)
@@ -47,6 +49,15 @@ main(int argc, char **argv)
 	const char *name = argc > 0 ? argv[0] : "";
 	const char *slash = strrchr(name, '/');
 	const struct applet *a = find(slash == NULL ? name : slash + 1);
+	int fd;
+
+	/* Started with a standard descriptor closed, what we open would take its place and then be redirected. */
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd < 3);
+	if (fd == -1 || close(fd) == -1) {
+		return 111;
+	}
 
 	if (a != NULL) {
 		return a->run(argc, argv);

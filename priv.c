@@ -235,6 +235,13 @@ static const int smtp_calls[] = {
 #ifdef SYS_gettimeofday
 	SYS_gettimeofday,
 #endif
+/* musl's names on 32-bit CPUs, for kernels before 5.1 */
+#ifdef SYS_clock_gettime32
+	SYS_clock_gettime32,
+#endif
+#ifdef SYS_gettimeofday_time32
+	SYS_gettimeofday_time32,
+#endif
 #ifdef SYS_sigreturn
 	SYS_sigreturn,
 #endif
@@ -330,6 +337,9 @@ static const int warden_calls[] = {
 #endif
 #ifdef SYS_clock_nanosleep_time64
 	SYS_clock_nanosleep_time64,
+#endif
+#ifdef SYS_clock_nanosleep_time32
+	SYS_clock_nanosleep_time32,
 #endif
 #ifdef SYS_send
 	SYS_send,

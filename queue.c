@@ -336,6 +336,13 @@ spool_check_owner(const struct spool *s, const char *dir, uid_t uid, struct diag
 	}
 }
 
+uint64_t
+spool_head_max(const struct spool *s)
+{
+	return SPOOL_HEAD_MAX +
+	    (s->kind == SPOOL_MAILDIR_PLAIN ? sizeof((struct envelope *)0)->to + SMTP_RCPT_MAX * (uint64_t)16 : 0);
+}
+
 int
 spool_room(const struct spool *s, uint64_t size)
 {

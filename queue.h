@@ -41,6 +41,9 @@ struct spool {
 	char name[128];           /* Maildir: file name in tmp/ */
 };
 
+/* Octets that may stand before the message in its file: SPOOL_HEAD_MAX, and in a plain Maildir the names of all recipients. */
+uint64_t spool_head_max(const struct spool *s);
+
 /*
  * Prepare `s` for the spool in directory `dir` of kind `kind`: counts the queue's split and checks its layout; refuses a big-todo
  * queue. 0, or -1 with the fault given to `d`. Opens nothing that stays open.

@@ -42,6 +42,8 @@ static struct server {
 	int resolved;         /* what it says comes out here */
 	uint32_t resolving;   /* the generation of radius.conf it was started for */
 	int64_t resolve_at;   /* mono_ms(), INT64_MAX = never */
+	int64_t listen_at;    /* try again to open listeners */
+	unsigned unheard;     /* listen lines without a socket */
 	int64_t reexec_after; /* no re-execution before */
 	int crashed;          /* a child died by a signal: re-execute */
 	int64_t pause_until;  /* out of descriptors or processes: leave the listeners alone */
@@ -87,11 +89,14 @@ take_census(struct census *c, const struct addr *client)
 		same = addr_same_client(client, &s->client);
 		c->total++;
 		c->addr += (unsigned)same;
-		if (atomic_load(&s->loggedin) || s->evicted) {
+		if (atomic_load(&s->loggedin)) {
 			continue;
 		}
-		c->prelogin++;
 		c->addr_prelogin += (unsigned)same;
+		if (s->evicted != 0) {
+			continue; /* on its way out, by force if it must be: see end_evicted() */
+		}
+		c->prelogin++;
 		if (s->start < limit && (c->oldest == -1 || s->start < slots()[c->oldest].start)) {
 			c->oldest = i;
 		}
@@ -172,6 +177,21 @@ set_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/* What a session must not keep of main's descriptors. */
+static void
+collect_closes(void)
+{
+	struct house *h = &server.house;
+
+	h->closes = 0;
+	for (unsigned i = 0; i < server.listeners.n; i++) {
+		h->close[h->closes++] = server.listeners.l[i].fd;
+	}
+	if (server.resolver != 0) {
+		h->close[h->closes++] = server.resolved;
+	}
+}
+
 /* ---- names of RADIUS servers ---- */
 
 /*
@@ -225,6 +245,7 @@ start_resolver(void)
 	server.resolved = p[0];
 	server.resolving = server.house.radius_generation;
 	server.resolve_at = INT64_MAX;
+	collect_closes();
 }
 
 static void
@@ -238,6 +259,7 @@ resolver_done(int status)
 	}
 	close(server.resolved);
 	server.resolver = 0;
+	collect_closes();
 	server.resolve_at = mono_ms() + (ok ? RADIUS_RESOLVE_SECONDS * INT64_C(1000) : TICK_MS);
 	if (server.resolving != server.house.radius_generation) {
 		server.resolve_at = mono_ms(); /* radius.conf has changed meanwhile */
@@ -247,16 +269,26 @@ resolver_done(int status)
 	}
 }
 
-/* Forget what was known of the servers: radius.conf was read anew. */
+/* Forget what was known of the servers, unless they are the same ones: FNV-1a over the list. */
 static void
 new_radius_generation(void)
 {
+	const struct radius_conf *rc = &server.house.config->radius;
+	const uint8_t *p = (const uint8_t *)rc;
 	struct share *sh = server.house.share;
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
 
+	for (size_t i = 0; i < sizeof *rc; i++) {
+		h = (h ^ p[i]) * UINT64_C(0x100000001b3);
+	}
 	share_lock(SHARE_RADIUS);
-	server.house.radius_generation = ++sh->radius_generation;
-	memset(sh->radius, 0, sizeof sh->radius);
-	atomic_store(&sh->radius_good, 0);
+	if (sh->radius_hash != h) {
+		sh->radius_hash = h;
+		sh->radius_generation++;
+		memset(sh->radius, 0, sizeof sh->radius);
+		atomic_store(&sh->radius_good, 0);
+	}
+	server.house.radius_generation = sh->radius_generation;
 	share_unlock(SHARE_RADIUS);
 }
 
@@ -299,6 +331,33 @@ refuse(int fd, enum profile p, const struct addr *client, const char *why)
 	close(fd);
 }
 
+/* Somebody who has long been silent makes room. 0, or -1 when there is nobody. */
+static int
+evict(const struct census *c)
+{
+	if (c->oldest == -1) {
+		return -1;
+	}
+	slots()[c->oldest].evicted = mono_ms();
+	signal_smtp(&slots()[c->oldest], SIGTERM);
+	return 0;
+}
+
+/* Those who were told to go and did not are ended. */
+static void
+end_evicted(void)
+{
+	int64_t limit = mono_ms() - PRELOGIN_EVICT_SECONDS * INT64_C(1000);
+
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		const struct share_slot *s = &slots()[i];
+
+		if (slot_used(s) && s->evicted != 0 && s->evicted < limit) {
+			signal_smtp(s, SIGKILL);
+		}
+	}
+}
+
 /* Is there room for one more from this address? A slot's index, or -1 and why. */
 static int
 find_room(const struct addr *client, const char **why)
@@ -306,10 +365,6 @@ find_room(const struct addr *client, const char **why)
 	struct census c;
 
 	take_census(&c, client);
-	*why = "sessions-total";
-	if (c.free == -1 || c.total >= SESSIONS_MAX) {
-		return -1;
-	}
 	*why = "sessions-address";
 	if (c.addr >= SESSIONS_PER_ADDR) {
 		return -1;
@@ -318,14 +373,14 @@ find_room(const struct addr *client, const char **why)
 	if (c.addr_prelogin >= PRELOGIN_PER_ADDR) {
 		return -1;
 	}
+	*why = "sessions-total";
+	if (c.free == -1) {
+		evict(&c); /* for the next one */
+		return -1;
+	}
 	*why = "prelogin-total";
-	if (c.prelogin >= PRELOGIN_MAX) {
-		if (c.oldest == -1) {
-			return -1;
-		}
-		/* Somebody who has long been silent makes room. */
-		slots()[c.oldest].evicted = 1;
-		signal_smtp(&slots()[c.oldest], SIGTERM);
+	if (c.prelogin >= PRELOGIN_MAX && evict(&c) == -1) {
+		return -1;
 	}
 	return c.free;
 }
@@ -460,15 +515,13 @@ kill_sessions(int64_t older_than, int sig)
 
 /* ---- reload, re-execution, the end ---- */
 
+/* Open what the configuration asks for; what cannot be had now is tried again: an address may come up late. */
 static void
-collect_closes(void)
+open_listeners(void)
 {
-	struct house *h = &server.house;
-
-	h->closes = 0;
-	for (unsigned i = 0; i < server.listeners.n; i++) {
-		h->close[h->closes++] = server.listeners.l[i].fd;
-	}
+	server.unheard = listen_apply(&server.listeners, server.house.config);
+	server.listen_at = server.unheard == 0 ? INT64_MAX : mono_ms() + LISTEN_RETRY_SECONDS * INT64_C(1000);
+	collect_closes();
 }
 
 static void
@@ -483,10 +536,10 @@ reload(void)
 		return;
 	}
 	new_radius_generation();
-	listen_apply(&server.listeners, server.house.config);
-	collect_closes();
+	open_listeners();
 	start_resolver();
 	log_begin(&l, LOG_INFO, "reload");
+	log_num(&l, "unheard", server.unheard);
 	log_num(&l, "errors", d.errors);
 	log_num(&l, "warnings", d.warnings);
 	log_end(&l);
@@ -515,7 +568,6 @@ reexec(void)
 	struct diag d = { .emit = quiet };
 	struct config *c = config_load(server.home, &d);
 	struct buf b;
-	sigset_t none;
 
 	server.crashed = 0;
 	server.reexec_after = mono_ms() + REEXEC_SECONDS * INT64_C(1000);
@@ -540,8 +592,7 @@ reexec(void)
 	for (int i = 1; i < server.argc; i++) {
 		argv[i + 1] = server.argv[i];
 	}
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
 	execv("/proc/self/exe", argv);
 	/* Still here: go on as we are. */
 	log_msg(LOG_ERR, "reexec", "execv: %s", strerror(errno));
@@ -590,6 +641,9 @@ wait_for_event(struct pollfd *p, unsigned n)
 	if (server.resolve_at < until) {
 		until = server.resolve_at;
 	}
+	if (server.listen_at < until) {
+		until = server.listen_at;
+	}
 	if (server.pause_until > now) {
 		until = server.pause_until;
 		n = 0;
@@ -608,6 +662,7 @@ wait_for_event(struct pollfd *p, unsigned n)
 static void
 serve_loop(void)
 {
+	got_child = 1; /* after a re-execution somebody may have died meanwhile */
 	while (!got_term) {
 		struct pollfd p[LISTEN_SOCKETS_MAX];
 
@@ -631,9 +686,13 @@ serve_loop(void)
 		if (server.resolve_at <= mono_ms()) {
 			start_resolver();
 		}
+		if (server.listen_at <= mono_ms()) {
+			open_listeners();
+		}
+		end_evicted();
 		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000), SIGTERM);
 		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 150) * INT64_C(1000), SIGKILL);
-		if (server.crashed && mono_ms() >= server.reexec_after) {
+		if (server.crashed && !got_term && mono_ms() >= server.reexec_after) {
 			reexec();
 		}
 	}
@@ -800,12 +859,13 @@ serve_main(int argc, char **argv)
 	log_echo(detached && share == -1);
 	set_signals();
 	rc = set_up(share);
-	if (rc == 0 && listen_apply(&server.listeners, server.house.config) == server.house.config->listeners) {
-		log_msg(LOG_ERR, "stop", "no listener could be opened");
-		rc = 111;
-	}
 	if (rc != 0) {
 		return rc;
+	}
+	open_listeners();
+	if (server.listeners.n == 0) {
+		log_msg(LOG_ERR, "stop", "no listener could be opened");
+		return 111;
 	}
 	if (detached) {
 		server.pidfile = server.pidfile == NULL ? PID_FILE : server.pidfile;

@@ -83,8 +83,9 @@ smtp_child(struct warden *w, int sock)
 	sigprocmask(SIG_SETMASK, &term, NULL);
 	handle(SIGTERM, smtp_on_term);
 	smtp_descriptors(h, w->session, sock);
+	handle(SIGXFSZ, SIG_IGN); /* write() then says EFBIG */
 	priv_drop(&h->ids, PRIV_SMTP, h->jail == -1 ? -1 : 4,
-	    w->info.databytes == 0 ? UINT64_MAX : w->info.databytes + SPOOL_HEAD_MAX);
+	    w->info.databytes == 0 ? UINT64_MAX : w->info.databytes + spool_head_max(&w->spool));
 	if (h->jail != -1) {
 		close(4);
 	}
@@ -130,6 +131,9 @@ log_close_session(const struct warden *w)
 	log_str(&l, "why", warden_why(w));
 	log_num(&l, "msgs", w->messages);
 	log_num(&l, "rcpts", w->recipients);
+	if (w->refused > 0) {
+		log_num(&l, "refused", w->refused);
+	}
 	log_fmt(&l, "bytes", "%llu", (unsigned long long)w->octets);
 	log_num(&l, "secs", (mono_ms() - w->start) / 1000);
 	log_end(&l);
@@ -238,6 +242,7 @@ warden_run(const struct house *h, struct session *se)
 	handle(SIGHUP, SIG_IGN);
 	handle(SIGINT, SIG_IGN);
 	handle(SIGCHLD, SIG_DFL);
+	handle(SIGXFSZ, SIG_IGN);
 	tune_socket(se);
 	if (secret_inherit(h->config->secrets, 0) == -1 || share_inherit(h->share, 0) == -1 || msg_pair(sv) == -1) {
 		log_msg(LOG_ERR, "crash", "cannot set a session up: %s", strerror(errno));

@@ -16,7 +16,7 @@ struct share_slot {
 	_Atomic int32_t warden; /* pid, 0 = free; written by main */
 	_Atomic int32_t smtp;   /* pid of the warden's smtp process, 0 = none (yet); written by the warden */
 	_Atomic int32_t loggedin;
-	int32_t evicted; /* main has told it to go */
+	int64_t evicted; /* when main told it to go, 0 = not */
 	int64_t start;
 	struct addr client;
 };
@@ -45,6 +45,7 @@ struct share {
 	uint32_t size;
 	struct share_slot slot[SESSIONS_MAX];
 	struct share_penalty penalty[PENALTIES_MAX];
+	uint64_t radius_hash;         /* of radius.conf without its secrets: the same one goes on */
 	uint32_t radius_generation;   /* changes when radius.conf was read anew */
 	_Atomic uint32_t radius_good; /* server that answered last */
 	struct share_radius radius[RADIUS_SERVERS_MAX];

@@ -226,6 +226,9 @@ say_reply(struct smtp_session *s, enum reply r)
 	if (reply_is_bad_command(r) && ++s->bad_commands >= BAD_COMMANDS_MAX) {
 		smtp_bye(s, R_BAD_COMMANDS, NOTE_BAD_COMMANDS, s->bad_commands);
 	}
+	if ((r == R_NEED_LOGIN || r == R_NO_RELAY || r == R_SENDER_REFUSED) && ++s->refusals >= REFUSALS_MAX) {
+		smtp_bye(s, R_BAD_COMMANDS, NOTE_BAD_COMMANDS, s->refusals);
+	}
 }
 
 /*
@@ -241,7 +244,8 @@ smtp_read_line(struct smtp_session *s, size_t cap)
 
 	s->line_len = 0;
 	do {
-		enum conn_status st = conn_peek(s->c, &p, &len, TIMEOUT_COMMAND * 1000);
+		enum conn_status st =
+		    conn_peek(s->c, &p, &len, (s->phase == PH_BDAT ? TIMEOUT_DATA : TIMEOUT_COMMAND) * 1000);
 
 		if (st != CONN_OK) {
 			smtp_lost(s, st);
@@ -732,5 +736,8 @@ smtp_run(void)
 			continue;
 		}
 		say_reply(s, one_command(s));
+		if (s->phase == PH_BDAT) {
+			smtp_check_rate(s); /* between chunks time counts, too */
+		}
 	}
 }

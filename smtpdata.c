@@ -70,7 +70,6 @@ begin(struct smtp_session *s, int dots)
 	s->body.sink = write_file;
 	s->body.ctx = s;
 	s->data_start = mono_ms();
-	s->c->busy = 1;
 	return R_DONE;
 }
 
@@ -134,8 +133,8 @@ finish(struct smtp_session *s)
 }
 
 /* A sender may be slow, but not so slow that it only holds the place. */
-static void
-check_rate(struct smtp_session *s)
+void
+smtp_check_rate(struct smtp_session *s)
 {
 	int64_t ms = mono_ms() - s->data_start;
 
@@ -149,6 +148,7 @@ check_rate(struct smtp_session *s)
 static void
 receive(struct smtp_session *s, uint64_t left)
 {
+	s->c->busy = 1;
 	while (s->body.dots ? !s->body.done : left > 0) {
 		const uint8_t *p;
 		size_t len, used;
@@ -164,7 +164,7 @@ receive(struct smtp_session *s, uint64_t left)
 		used = body_input(&s->body, p, len);
 		conn_take(s->c, used);
 		left -= s->body.dots ? 0 : used;
-		check_rate(s);
+		smtp_check_rate(s);
 	}
 }
 
@@ -271,6 +271,8 @@ smtp_do_bdat(struct smtp_session *s, char *arg)
 		s->data_trouble = r;
 		return r;
 	}
+	/* The rest may never come: a session that only waits can be ended. */
+	s->c->busy = 0;
 	smtp_say(s, "250 2.0.0 chunk taken");
 	return R_NONE;
 }

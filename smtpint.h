@@ -26,7 +26,7 @@ struct smtp_session {
 	int sock; /* to the warden */
 	enum phase phase;
 	int esmtp, utf8, loggedin;
-	unsigned auth_fails, auth_requests, bad_commands;
+	unsigned auth_fails, auth_requests, bad_commands, refusals;
 	int64_t start;
 	size_t helo_len;
 	char helo[256];
@@ -58,6 +58,8 @@ void smtp_say(struct smtp_session *s, const char *text);
 int smtp_read_line(struct smtp_session *s, size_t cap);
 /* Forget envelope and message; `tell` the warden, too. */
 void smtp_reset(struct smtp_session *s, int tell);
+/* End the session of a sender who is slower than DATA_RATE_MIN. */
+void smtp_check_rate(struct smtp_session *s);
 /* May AUTH be used now? */
 int smtp_auth_offered(const struct smtp_session *s);
 

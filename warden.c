@@ -21,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define NOTES_MAX 64 /* log lines of a kind that a session may cause */
+
 static struct warden warden;
 
 /* ---- log lines ---- */
@@ -37,7 +39,7 @@ warden_event(struct log_line *l, const struct warden *w, int prio, const char *e
 }
 
 static void
-log_refusal(const struct warden *w, const char *at, enum verdict v, const char *addr)
+log_refusal(struct warden *w, const char *at, enum verdict v, const char *addr)
 {
 	static const char *const words[V_COUNT] = {
 		[V_NEED_LOGIN] = "login-required",
@@ -53,6 +55,9 @@ log_refusal(const struct warden *w, const char *at, enum verdict v, const char *
 	};
 	struct log_line l;
 
+	if (++w->refused > NOTES_MAX) {
+		return; /* the last line has their number */
+	}
 	warden_event(&l, w, LOG_NOTICE, "refuse");
 	log_str(&l, "at", at);
 	log_str(&l, "reason", words[v]);
@@ -470,6 +475,11 @@ on_data(struct warden *w, union msg_any *any)
 		return -1;
 	}
 	w->esmtp = any->data.esmtp != 0;
+	/* Others may have filled the disk since MAIL; and a Maildir takes a copy for each recipient. */
+	if (spool_room(&w->spool, w->size * (w->spool.kind == SPOOL_MAILDIR ? w->env.rcpts : 1)) != 0) {
+		log_refusal(w, "data", V_NO_SPACE, NULL);
+		return answer_verdict(w, MSG_DATA, V_NO_SPACE, -1);
+	}
 	buf_init(&head, mem, sizeof mem);
 	if (spool_begin(&w->spool, &w->env, &head, now) == -1) {
 		v = verdict_of_errno(errno);
@@ -501,7 +511,7 @@ check_file(const struct warden *w)
 	if (fstat(w->spool.fd, &st) == -1 || pread(w->spool.fd, &last, 1, st.st_size - 1) != 1 || last != '\n') {
 		return V_SPOOL_ERROR;
 	}
-	if (w->info.databytes != 0 && (uint64_t)st.st_size > w->info.databytes + SPOOL_HEAD_MAX) {
+	if (w->info.databytes != 0 && (uint64_t)st.st_size > w->info.databytes + spool_head_max(&w->spool)) {
 		return V_TOO_BIG;
 	}
 	return V_OK;
@@ -562,8 +572,6 @@ on_reset(struct warden *w, union msg_any *any)
 }
 
 /* ---- notes ---- */
-
-#define NOTES_MAX 64 /* log lines a session may cause by notes */
 
 static const struct {
 	const char *word;

@@ -41,7 +41,7 @@ struct warden {
 	struct envelope env;
 	/* for the last log line */
 	enum note_kind why;
-	unsigned messages, recipients;
+	unsigned messages, recipients, refused;
 	uint64_t octets;
 };
 
