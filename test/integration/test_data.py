@@ -243,6 +243,16 @@ def test_qmail_18_19_20_received(server, profile, tls, esmtp, protocol, user):
     assert abs(stamp - time.time()) < 3700 * (time.localtime().tm_isdst > 0) + 60
 
 
+@pytest.mark.parametrize("profile,protocol", [("submissions", "SMTPSA"), ("smtp", "SMTP")])
+def test_received_of_international_mail(server, profile, protocol):
+    """RFC 6531 section 3.7.3; and only of the message that said so."""
+    with server.session(profile) as c:
+        for params, name in ((" SMTPUTF8 BODY=8BITMIME", "UTF8" + protocol), ("", "E" + protocol)):
+            m = server.message(c.mail(rcpts=["you@local.example"], params=params))
+            assert " with %s " % name in m.received
+            assert server.log("accept", qid=str(m.id))[-1]["proto"] == name
+
+
 def test_received_names_the_cipher(server):
     """RFC 8314 section 4.3; the same one as in the log."""
     with server.session("submissions") as c:

@@ -230,6 +230,27 @@ def test_qmail_34_36_parallel(make_server):
         assert m.body == b"Date: d\nMessage-ID: m\nSubject: %d\n\n" % k
 
 
+@pytest.mark.parametrize("foreign", [["intd"], ["todo"], ["intd", "todo"]], ids=" ".join)
+def test_qmail_34_foreign_envelope(make_server, foreign):
+    """34: in a damaged queue the number may have an envelope already: it is neither used nor removed, and the message refused for now."""
+    server = make_server(listen={"inside": "inside 127.0.0.1:{}"})
+    with server.session("inside") as c:
+        c.envelope()
+        c.cmd("DATA", 354)
+        (mess,) = poll(server.files, "the message to be begun")
+        kept = [os.path.join(server.queue, d, os.path.basename(mess)) for d in foreign]
+        for path in kept:
+            tools.write(path, "u1\0p1\0Fsomebody@else.example\0Tsomebody@far.example\0")
+        c.send(smtpc.MESSAGE + b".\r\n")
+        c.reply(451)
+        assert server.files() == sorted(os.path.relpath(p, server.queue) for p in kept)
+        assert all(b"somebody" in tools.read(p) for p in kept)
+        for path in kept:
+            os.unlink(path)
+        server.message(c.mail())
+    server.take()
+
+
 # ---- Other kinds of spool --------------------------------------------------------------------------------------------
 
 def maildir(server, kind, *words):
