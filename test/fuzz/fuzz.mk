@@ -2,6 +2,7 @@
 # Builds the fuzz targets. test/fuzz/run.sh calls this in the top directory; all but these few variables is the main Makefile's.
 #
 #   make -f test/fuzz/fuzz.mk            build/fuzz/fuzz_NAME: libFuzzer, by clang
+#   make -f test/fuzz/fuzz.mk MEMORY=1   build/fuzz-memory/fuzz_NAME: the same with MemorySanitizer
 #   make -f test/fuzz/fuzz.mk REPLAY=1   build/replay/fuzz_NAME: a plain main that runs the files it is given, by gcc
 #
 # Each fuzz_NAME.c is a target. It is linked with the objects as an archive, so one that includes a source file to reach its
@@ -15,11 +16,11 @@ ifdef REPLAY
 override B := build/replay
 FUZZ_MAIN := build/replay/replay.o
 else
-override B := build/fuzz
-CC := clang
+override B := build/fuzz$(if $(MEMORY),-memory)
+override CC := $(or $(CLANG),clang)
 FUZZ_LIB := -fsanitize=fuzzer
-override SAN := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
-override DEPSAN := -fsanitize=address,fuzzer-no-link
+override DEPSAN := -fsanitize=fuzzer-no-link,$(if $(MEMORY),memory -fsanitize-memory-track-origins,address)
+override SAN := $(DEPSAN) -fno-sanitize-recover=all $(if $(MEMORY),,-fsanitize=undefined)
 override WARN_GCC :=
 endif
 

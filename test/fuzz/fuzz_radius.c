@@ -3,6 +3,7 @@
 /*
  * A login through radius.c and radcli, and a RADIUS server's reply back. Input: flags; lengths of name and password; the reply. With flag 1
  * the id, length and seals of the reply are put right, or next to nothing would come through; with flag 2 it may be unsigned.
+ * LDFLAGS: -Wl,--wrap=getentropy
  */
 #include "fuzz_radius.h"
 

@@ -2,18 +2,27 @@
 # SPDX-License-Identifier: MIT
 # Fuzzing with libFuzzer.
 #
-#   test/fuzz/run.sh [SECONDS] [TARGET...]     30 seconds for each target, unless said otherwise
-#   test/fuzz/run.sh --corpus [TARGET...]      only replays the inputs of test/fuzz/corpus, each twice; needs gcc, not clang
+#   test/fuzz/run.sh [--memory] [SECONDS] [TARGET...]
+#                  30 seconds for each target, unless said otherwise, under AddressSanitizer and UBSan, or MemorySanitizer, which alone
+#                  sees that what nobody wrote is read
+#   test/fuzz/run.sh --corpus [TARGET...]
+#                  only replays the inputs of test/fuzz/corpus, each twice; needs gcc, not clang
 #
 # A target works on a copy of its corpus, so the tree stays as it is. FUZZ_KEEP=DIR takes up, and leaves, grown copies in DIR. An input
 # that breaks something is left in build/fuzz/found, with the command that shows it; once mended it belongs into the corpus.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
+mode=address
+bin=build/fuzz
+flags=
+case ${1:-} in
+--corpus) mode=corpus bin=build/replay flags=REPLAY=1; shift ;;
+--memory) mode=memory bin=build/fuzz-memory flags=MEMORY=1; shift ;;
+esac
 seconds=30
 case ${1:-} in
---corpus) seconds=; shift ;;
-*[!0-9]* | '') ;;
+'' | *[!0-9]*) ;;
 *) seconds=$1; shift ;;
 esac
 targets=$(ls test/fuzz/corpus)
@@ -22,15 +31,10 @@ test $# -gt 0 || set -- $targets
 
 make="${MAKE:-make} --no-print-directory -s -f test/fuzz/fuzz.mk"
 case ${MAKEFLAGS:-} in *jobserver*) ;; *) make="$make -j$(nproc)" ;; esac
-if test -z "$seconds"; then
-	bin=build/replay
-	# shellcheck disable=SC2086 # a list of words
-	test/install-deps.sh --check build unit && $make REPLAY=1 || exit 1
-else
-	bin=build/fuzz
-	# shellcheck disable=SC2086
-	test/install-deps.sh build fuzz && $make || exit 1
-fi
+needs=fuzz
+test $mode != corpus || needs="unit --check"
+# shellcheck disable=SC2086
+test/install-deps.sh build $needs && $make $flags || exit 1
 
 # Debian 12's ASan cannot map its shadow under the widest address randomisation of newer kernels.
 fixed=
@@ -52,8 +56,8 @@ trap 'exit 1' HUP INT TERM
 # failed TARGET LOG: what was found, and how to see it again
 failed() {
 	rc=1
-	grep -aE '^(==.*ERROR|SUMMARY|Running:|test/fuzz/corpus/)|runtime error|^    #[0-9]+ .* in [^_].*\.[ch]:[0-9]' "$2" | tail -n 20
-	input=$(sed -n 's/.*Test unit written to //p' "$2" | tail -n 1)
+	grep -aE '^(==.*(ERROR|WARNING)|SUMMARY|Running:|test/fuzz/corpus/)|runtime error|^    #[0-9]+ .* in [^_].*\.[ch]:[0-9]' "$2" | tail -n 20
+	input=$(sed -n 's/.*Test unit written to //p; s/^Running: //p' "$2" | tail -n 1)
 	echo "FAILED: fuzz_$1; log: build/fuzz/found/$1.log; again:"
 	cp "$2" "build/fuzz/found/$1.log"
 	echo "  $fixed $bin/fuzz_$1 ${input:-test/fuzz/corpus/$1/*}"
@@ -63,7 +67,7 @@ rc=0
 for t; do
 	test -x "$bin/fuzz_$t" || { echo "run.sh: no target $t; there are: $(echo "$targets" | xargs)"; exit 2; }
 	log=$tmp/$t.log
-	if test -z "$seconds"; then
+	if test $mode = corpus; then
 		# shellcheck disable=SC2086
 		$fixed $bin/fuzz_"$t" test/fuzz/corpus/"$t"/* > "$log" 2>&1 || failed "$t" "$log"
 		continue
@@ -86,5 +90,5 @@ for t; do
 		failed "$t" "$log"
 	fi
 done
-test -n "$seconds" || test $rc != 0 || echo "$* replayed: ok"
+test $mode != corpus || test $rc != 0 || echo "$* replayed: ok"
 exit $rc
