@@ -33,8 +33,8 @@ enum conn_status {
 
 struct conn {
 	int rfd, wfd;
-	int watch;		 /* ends the wait when its other end closes: the warden is gone; -1 = none */
-	int tls; /* established */
+	int watch; /* ends the wait when its other end closes: the warden is gone; -1 = none */
+	int tls;   /* established */
 	int resumed;
 	int tls_error;    /* BearSSL's number */
 	int busy;         /* in a transaction: conn_stop waits */
