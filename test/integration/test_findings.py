@@ -56,6 +56,7 @@ def test_reload_moves_a_listener(make_server, old, new):
     assert server.log("reload")[-1]["unheard"] == "0"
 
 
+@pytest.mark.release
 def test_listener_is_tried_again(make_server, quick_binary):
     """An address that was taken at the start is listened on once it is free, without SIGHUP."""
     with socket.socket() as taken:
