@@ -21,7 +21,7 @@ override CC := $(or $(CLANG),clang)
 FUZZ_LIB := -fsanitize=fuzzer
 override DEPSAN := -fsanitize=fuzzer-no-link,$(if $(MEMORY),memory -fsanitize-memory-track-origins,address)
 override SAN := $(DEPSAN) -fno-sanitize-recover=all $(if $(MEMORY),,-fsanitize=undefined)
-override WARN_GCC :=
+override WARN_GCC := -Wno-sign-conversion
 endif
 
 # Small limits are reached by small inputs; nobody waits for a refusal here; a plain session must be able to log in.

@@ -4,7 +4,6 @@
 #include "control.h"
 
 #include "fuzz.h"
-#include "str.h"
 
 static struct diag diag = { .emit = fuzz_no_emit };
 
@@ -18,9 +17,8 @@ radius(const void *p, size_t len)
 	memcpy(s.file, p, len);
 	CHECK((control_parse_radius(&rc, &s, len, &diag, "radius.conf") == 0) == (rc.servers > 0));
 	CHECK(s.file[0] == 0 && memcmp(s.file, s.file + 1, sizeof s.file - 1) == 0);
-	for (const struct radius_server *r = rc.server; r < rc.server + rc.servers; r++) {
-		CHECK(r->name[0] != '\0' && r->port > 0 && r->timeout >= 1 && r->timeout <= 60 && r->retries <= 10);
-		CHECK(s.radius[r - rc.server][0] != '\0');
+	for (unsigned i = 0; i < rc.servers; i++) {
+		CHECK(rc.server[i].name[0] != '\0' && rc.server[i].port > 0 && s.radius[i][0] != '\0');
 	}
 }
 
@@ -34,8 +32,8 @@ address(const char *s, size_t len)
 
 	if (addr_block_parse(&b, s, len) == 0) {
 		addr_text(&b.net, text);
-		CHECK(addr_parse(&a, text, strlen(text)) == 0 && memcmp(&a, &b.net, sizeof a) == 0 &&
-		    addr_in_block(&a, &b));
+		CHECK(addr_parse(&a, text, strlen(text)) == 0 && memcmp(&a, &b.net, sizeof a) == 0);
+		CHECK(addr_in_block(&a, &b));
 	}
 }
 
@@ -49,15 +47,13 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	char *line = calloc(1, in.len + 1); /* of this size, for the sanitizer to guard */
 
 	memcpy(line, in.p, in.len);
-	if (which == 0) {
-		CHECK(control_parse_listen(l, line, &diag, "listen", 1) == -1 ||
-		    (l->profile < PROFILE_COUNT && l->port > 0 &&
-			(l->from[0] == '\0' || l->profile == PROFILE_INSIDE)));
-	} else if (which == 1) {
-		CHECK(control_parse_spool(&c, line, &diag, "spool", 1) == -1 || c.spool_dir[0] == '/');
+	if (which == 0 && control_parse_listen(l, line, &diag, "listen", 1) == 0) {
+		CHECK(l->port > 0 && (l->from[0] == '\0' || l->profile == PROFILE_INSIDE));
+	} else if (which == 1 && control_parse_spool(&c, line, &diag, "spool", 1) == 0) {
+		CHECK(c.spool_dir[0] == '/');
 	} else if (which == 2) {
 		radius(in.p, in.len);
-	} else {
+	} else if (which == 3) {
 		address((const char *)in.p, in.len);
 	}
 	free(line);
