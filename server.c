@@ -66,7 +66,7 @@ slot_used(const struct share_slot *s)
 }
 
 struct census {
-	unsigned total, prelogin, addr, addr_prelogin;
+	unsigned prelogin, addr, addr_prelogin;
 	int free;   /* index of a free slot, -1 = none */
 	int oldest; /* longest without a login and old enough to be sent away, -1 = none */
 };
@@ -87,7 +87,6 @@ take_census(struct census *c, const struct addr *client)
 			continue;
 		}
 		same = addr_same_client(client, &s->client);
-		c->total++;
 		c->addr += (unsigned)same;
 		if (atomic_load(&s->loggedin)) {
 			continue;

@@ -29,7 +29,6 @@ struct session {
 	uint16_t local_port;
 	const char *info, *host; /* TCPREMOTEINFO, TCPREMOTEHOST (inetd), or NULL */
 	int slot;                /* in struct share */
-	int env_relay;           /* inetd: RELAYCLIENT is set; its value in client_policy.append */
 	struct policy_client client_policy;
 };
 
