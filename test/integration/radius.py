@@ -10,9 +10,10 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 
 import tools
+
+SO_TIMESTAMPNS = 35  # not in the socket module
 
 SECRET = "tWo-pEnny-stile-0123456789"
 
@@ -93,9 +94,9 @@ class FreeRadius:
 class Request:
     """An Access-Request as it came."""
 
-    def __init__(self, raw, address, secret):
+    def __init__(self, raw, address, secret, when):
         self.raw, self.address, self.secret = raw, address, secret.encode()
-        self.time = time.monotonic()
+        self.time = when
         self.code, self.id, length = struct.unpack("!BBH", raw[:4])
         assert length == len(raw) <= 4096, "length field"
         self.authenticator = raw[4:20]
@@ -159,6 +160,8 @@ class Double:
     def __init__(self, answer=None, secret=SECRET, host="127.0.0.1"):
         self.secret, self.answer = secret, answer
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        # The kernel notes when a packet came; a busy machine may run this thread much later.
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.sock.bind((host, 0))
         self.port = self.sock.getsockname()[1]
         self.address = "[%s]:%d" % (host, self.port) if ":" in host else "%s:%d" % (host, self.port)
@@ -174,9 +177,10 @@ class Double:
             ready = select.select([self.sock, self._stop_r], [], [])[0]
             if self._stop_r in ready:
                 return
-            raw, address = self.sock.recvfrom(8192)
+            raw, notes, _, address = self.sock.recvmsg(8192, 256)
+            (when,) = [struct.unpack("@ll", d) for level, kind, d in notes if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)]
             try:
-                self._one(Request(raw, address, self.secret))
+                self._one(Request(raw, address, self.secret, when[0] + when[1] / 1e9))
             except Exception as e:  # pylint: disable=broad-except
                 self.faults.append(e)
 
