@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Every test, one after the other, each with its output; fails if any of them does. "make test" installs what it needs and
-# calls this. As root each integration run is repeated as nobody, in a copy of the tree that nobody may only read.
+# calls this; "make test-long" sets MAILSTILE_LONG for the long forms of some. As root each integration run is repeated as nobody, in a copy of the tree that nobody may only read.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -65,7 +65,7 @@ as_nobody() {
 # shellcheck disable=SC2086 # $make and $san are lists of words
 {
 	step "build: release" $make all && step "build: with sanitizers" $make SANITIZE=1 all || exit 1
-	step "the binary: static PIE, hardened, in budget" integration release "$release"
+	step "the release build: hardening, system calls, faults, attacks" integration release "$release"
 	step "unit tests, sanitized" $make test-unit
 	if test "$(id -u)" = 0; then
 		step "integration, as root" integration "not release" "$release"

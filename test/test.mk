@@ -4,6 +4,7 @@
 help:
 	@echo 'all               ./mailstile (BOARD=host) or build/BOARD/mailstile'
 	@echo 'test              install what is missing, build, then every test, then again under sanitizers (test/run.sh)'
+	@echo 'test-long         the same, with the campaigns in full length: hours'
 	@echo 'test-unit         cmocka programs of test/unit, under ASan and UBSan'
 	@echo 'test-integration  pytest, test/integration, on ./mailstile'
 	@echo 'demo bench fuzz   test/demo.sh, test/bench/bench.sh, test/fuzz/run.sh'
@@ -17,6 +18,10 @@ help:
 test:
 	$(Q)test/install-deps.sh build test
 	+$(Q)test/run.sh
+
+test-long:
+	$(Q)test/install-deps.sh build test
+	+$(Q)MAILSTILE_LONG=1 test/run.sh
 
 test-unit:
 	$(Q)test/install-deps.sh --check build unit

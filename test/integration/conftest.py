@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures and the choice of tests: `root` tests need root, `release` tests need a build without sanitizers."""
+"""
+Fixtures and the choice of tests: `root` tests need root; `release` tests need a build without sanitizers and run once; `long`
+tests run when MAILSTILE_LONG is set (make test-long). A test with a short and a long form asks tools.LONG.
+"""
 
 import os
 import shutil
@@ -18,11 +21,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "root: needs root: privilege separation, mounts, other users' memory")
     config.addinivalue_line("markers", "release: needs a build without sanitizers: seccomp, memory, system calls")
     config.addinivalue_line("markers", "ipv6: needs ::1")
+    config.addinivalue_line("markers", "long: takes minutes; runs when MAILSTILE_LONG is set")
 
 
 def pytest_collection_modifyitems(config, items):
-    drop = [name for name, have in (("root", tools.ROOT), ("release", not tools.SANITIZE), ("ipv6", tools.have_ipv6()))
-            if not have]
+    have = {"root": tools.ROOT, "release": not tools.SANITIZE, "ipv6": tools.have_ipv6(), "long": tools.LONG}
+    drop = [name for name in have if not have[name]]
     out = [i for i in items if any(i.get_closest_marker(name) for name in drop)]
     config.hook.pytest_deselected(items=out)
     items[:] = [i for i in items if i not in out]

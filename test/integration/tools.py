@@ -16,6 +16,7 @@ import time
 FIXTURES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fixtures")
 TREE = os.path.dirname(os.path.dirname(FIXTURES))
 ROOT = os.geteuid() == 0
+LONG = bool(os.environ.get("MAILSTILE_LONG"))
 BINARY = os.path.abspath(os.environ.get("MAILSTILE") or "mailstile")
 
 
