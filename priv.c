@@ -25,6 +25,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/*
+ * Descriptors a process may have. An smtp process: 0-4, see session.c. A warden needs few, but the kernel lets it hand one over only while the
+ * descriptors on their way, of all processes of its user together, are no more than this: one a session, until its smtp process looks.
+ */
+#define SMTP_NOFILE 5
+#define WARDEN_NOFILE (SESSIONS_MAX + 64)
+
 /* A fork whose child is the child of our parent. */
 #define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
 
@@ -107,6 +114,15 @@ limit(int what, rlim_t n)
 	}
 }
 
+/* `n`, or the limit there is: without root it cannot be raised. */
+static rlim_t
+at_most(int what, rlim_t n)
+{
+	struct rlimit r;
+
+	return geteuid() == 0 || getrlimit(what, &r) == -1 || r.rlim_max > n ? n : r.rlim_max;
+}
+
 static void
 become(uid_t uid, gid_t gid, int dirfd)
 {
@@ -129,7 +145,11 @@ void
 priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
 	int smtp = role != PRIV_WARDEN;
+	rlim_t files = role == PRIV_SMTP ? SMTP_NOFILE : at_most(RLIMIT_NOFILE, WARDEN_NOFILE);
 
+	if (role != PRIV_RESOLVER) {
+		limit(RLIMIT_NOFILE, files);
+	}
 	if (ids->root) {
 		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);
 	}
@@ -142,9 +162,6 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 	if (role == PRIV_RESOLVER) {
 		limit(RLIMIT_FSIZE, 0);
 		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-	} else {
-		/* 0-4 are all an smtp process may ever have: see session.c. */
-		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
 	}
 }
 
@@ -283,6 +300,12 @@ static const int warden_calls[] = {
 	SYS_linkat,
 	SYS_unlinkat,
 	SYS_fsync,
+#ifdef SYS_sync_file_range
+	SYS_sync_file_range,
+#endif
+#ifdef SYS_sync_file_range2
+	SYS_sync_file_range2,
+#endif
 	SYS_lseek,
 	SYS_fchmod,
 	SYS_socket,

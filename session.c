@@ -169,11 +169,15 @@ serve(struct warden *w)
 	while (!warden_stop) {
 		/* No deadline here: main ends sessions that last too long, and under inetd an alarm does. */
 		long n = msg_recv(w->sock, m, sizeof m, NULL, -1);
+		int rc = n > 0 ? warden_dispatch(w, m, (size_t)n) : 0;
 
 		if (n == 0 || (n == -1 && errno == ECONNRESET)) {
 			return warden_stop ? WARDEN_FAILED : WARDEN_DONE;
 		}
-		if (n == -1 || warden_dispatch(w, m, (size_t)n) == -1) {
+		if (rc == 1) {
+			return WARDEN_FAILED;
+		}
+		if (n == -1 || rc == -1) {
 			uint32_t type = 0;
 
 			if (warden_stop) {

@@ -729,8 +729,11 @@ warden_dispatch(struct warden *w, const void *p, size_t len)
 		}
 	}
 	rc = w->out_len == 0 ? 0 : msg_send(w->sock, w->out, w->out_len, w->out_fd);
+	if (rc == -1 && errno != EPIPE && errno != ECONNRESET) {
+		log_spool_error(w, "cannot answer smtp");
+	}
 	explicit_bzero(w->out, w->out_len);
-	return rc;
+	return rc == 0 ? 0 : 1;
 }
 
 void
