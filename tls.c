@@ -315,8 +315,9 @@ conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_
 	br_ssl_server_set_cache(&c->sc, &c->cache);
 }
 
-void
-conn_seed_tls(struct conn *c)
+/* Seed the engine: in each process anew. */
+static void
+seed_engine(struct conn *c)
 {
 	br_ssl_engine_context *eng = &c->sc.eng;
 	uint8_t seed[32];
@@ -336,6 +337,7 @@ conn_start_tls(struct conn *c, int timeout_ms)
 	if (st != CONN_OK) {
 		return st;
 	}
+	seed_engine(c);
 	br_ssl_engine_set_buffers_bidi(&c->sc.eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
 	if (!br_ssl_server_reset(&c->sc)) {
 		c->tls_error = br_ssl_engine_last_error(&c->sc.eng);
