@@ -44,9 +44,10 @@ class Kernel:
                       for f in glob.glob(os.path.join(self.dir, "lib", "modules", "*", "kernel", "**", "*.ko*"), recursive=True)}
 
     def modules(self, names):
-        """Files to load, in order. What is no module is built in."""
+        """Files to load, in order. What is no module is built in; an algorithm's name may stand for its plain implementation."""
         out = []
         for name in names:
+            name = name if name in self.files else name + "_generic"
             if name in self.files:
                 data = tools.read(self.files[name])
                 needs = re.findall(rb"\0depends=([^\0]*)", data) + re.findall(rb"\0softdep=pre: ([^\0]*)", data)
