@@ -16,6 +16,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -23,6 +24,9 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* A fork whose child is the child of our parent. */
+#define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
 
 static int
 find_user(const char *name, uid_t *uid)
@@ -122,27 +126,47 @@ become(uid_t uid, gid_t gid, int dirfd)
 }
 
 void
-priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t fsize)
+priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
 	int smtp = role != PRIV_WARDEN;
 
 	if (ids->root) {
 		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);
 	}
-	/* Set after the ids, which clear it: no warden outlives main. */
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 && errno != EINVAL) {
 		log_msg(LOG_ERR, "crash", "no_new_privs: %s", strerror(errno));
 		_exit(111);
 	}
 	limit(RLIMIT_CORE, 0);
-	limit(RLIMIT_FSIZE, fsize >= RLIM_INFINITY / 2 ? RLIM_INFINITY : (rlim_t)fsize);
-	if (role != PRIV_RESOLVER) {
-		limit(RLIMIT_NPROC, 0);
-		/* 0-4 are all an smtp process may ever have; see session_descriptors in warden.c. */
+	if (role == PRIV_RESOLVER) {
+		limit(RLIMIT_FSIZE, 0);
+		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	} else {
+		/* 0-4 are all an smtp process may ever have: see session.c. */
 		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
 	}
+}
+
+void
+priv_session(const char *name, uint64_t fsize, pid_t parent)
+{
+	prctl(PR_SET_NAME, name, 0, 0, 0);
+	/* Nobody outlives main. Set after the ids, which clear it. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	if (parent != 0 && getppid() != parent) {
+		_exit(111);
+	}
+	limit(RLIMIT_NPROC, 0);
+	if (fsize < RLIM_INFINITY / 2) {
+		limit(RLIMIT_FSIZE, (rlim_t)fsize);
+	}
+}
+
+pid_t
+priv_fork(void)
+{
+	return (pid_t)syscall(SYS_clone, PRIV_FORK_FLAGS, 0, 0, 0, 0);
 }
 
 void
@@ -182,6 +206,7 @@ struct bpf_prog {
 #define FILTER_MODE 2
 #define OFFSET_NR 0
 #define OFFSET_ARCH 4
+#define OFFSET_ARG0 (__BYTE_ORDER == __BIG_ENDIAN ? 20 : 16) /* its low half */
 
 /* AUDIT_ARCH_* of linux/audit.h. */
 #if defined(__x86_64__)
@@ -204,7 +229,10 @@ struct bpf_prog {
 #error "priv.c knows no seccomp architecture token for this CPU: add it, or set SECCOMP to 0"
 #endif
 
-/* Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. */
+/*
+ * Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. See also
+ * make_filter() for what a nursery, whose children inherit its filter, needs besides.
+ */
 static const int smtp_calls[] = {
 	SYS_read,
 	SYS_write,
@@ -216,6 +244,8 @@ static const int smtp_calls[] = {
 	SYS_exit_group,
 	SYS_rt_sigreturn,
 	SYS_restart_syscall,
+	SYS_getrandom,
+	SYS_getppid,
 #ifdef SYS_poll
 	SYS_poll,
 #endif
@@ -271,7 +301,6 @@ static const int warden_calls[] = {
 	SYS_mremap,
 	SYS_getpid,
 	SYS_gettid,
-	SYS_getrandom,
 	SYS_wait4,
 	SYS_eventfd2,
 	SYS_rt_sigaction,
@@ -347,39 +376,120 @@ static const int warden_calls[] = {
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define CALLS_MAX (COUNT(smtp_calls) + COUNT(warden_calls))
 
+_Static_assert(CALLS_MAX / 2 * 5 <= 255, "the search jumps over half of the ranges, and a jump has eight bits");
+
+/* One role's program, made once by main, so that a session only has to load it. */
+static struct filter {
+	uint16_t len; /* 0: not made yet */
+	struct bpf_insn insn[4 + 3 * 6 + 5 * CALLS_MAX];
+} filters[PRIV_ROLES];
+
+/* A run of consecutive system call numbers that are allowed. */
+struct range {
+	uint32_t first, last;
+};
+
+/*
+ * A binary search over r[0..n): a handful of comparisons to each call instead of a walk through the whole list, and the kernel, which tries
+ * every number when a filter is loaded, is done sooner, too.
+ */
+static void
+search(struct filter *f, const struct range *r, size_t n)
+{
+	size_t half = n / 2;
+	struct bpf_insn *jump;
+	uint16_t left;
+
+	if (n == 1) {
+		f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_ABOVE, 0, 1, r[0].first };
+		f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_ABOVE, 0, 1, r[0].last + 1 };
+		f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+		f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+		return;
+	}
+	jump = &f->insn[f->len++];
+	left = f->len;
+	search(f, r, half);
+	*jump = (struct bpf_insn){ BPF_JUMP_ABOVE, (uint8_t)(f->len - left), 0, r[half].first };
+	search(f, r + half, n - half);
+}
+
+/* System call `nr` with `a` or `b` as its first argument; anything else in it kills. */
+static void
+only(struct filter *f, uint32_t nr, uint32_t a, uint32_t b)
+{
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 5, nr };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG0 };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, a };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, b };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+}
+
+/* Put call numbers into v[0..n), sorted. Returns the new n. */
 static size_t
-allow(struct bpf_insn *f, size_t n, const int *calls, size_t count)
+sort_in(uint32_t *v, size_t n, const int *calls, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		f[n++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, (uint32_t)calls[i] };
-		f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+		size_t k = n++;
+
+		for (; k > 0 && v[k - 1] > (uint32_t)calls[i]; k--) {
+			v[k] = v[k - 1];
+		}
+		v[k] = (uint32_t)calls[i];
 	}
 	return n;
+}
+
+static void
+make_filter(struct filter *f, enum priv_role role)
+{
+	uint32_t v[CALLS_MAX];
+	struct range r[CALLS_MAX];
+	size_t count = sort_in(v, 0, smtp_calls, COUNT(smtp_calls)), n = 0;
+
+	if (role == PRIV_WARDEN) {
+		count = sort_in(v, count, warden_calls, COUNT(warden_calls));
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (n > 0 && v[i] <= r[n - 1].last + 1) {
+			r[n - 1].last = v[i];
+		} else {
+			r[n++] = (struct range){ v[i], v[i] };
+		}
+	}
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARCH };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
+	/* The last steps of priv_session(), and the fork before it, which RLIMIT_NPROC then forbids. */
+	only(f, SYS_prctl, PR_SET_NAME, PR_SET_PDEATHSIG);
+	only(f, SYS_prlimit64, 0, 0);
+	only(f, SYS_clone, PRIV_FORK_FLAGS, PRIV_FORK_FLAGS);
+	/* What is above the last range is killed, the x32 system calls, which share the token and have bit 30 set, among them. */
+	search(f, r, n);
+}
+
+void
+priv_prepare(void)
+{
+	for (int role = PRIV_SMTP; role <= PRIV_WARDEN; role++) {
+		if (filters[role].len == 0) {
+			make_filter(&filters[role], (enum priv_role)role);
+		}
+	}
 }
 
 void
 priv_filter(enum priv_role role)
 {
-	struct bpf_insn f[8 + 2 * (COUNT(smtp_calls) + COUNT(warden_calls))];
-	struct bpf_prog prog = { .insn = f };
-	size_t n = 0;
+	struct bpf_prog prog;
 
-	f[n++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARCH };
-	f[n++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
-	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
-	f[n++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
-#if defined(__x86_64__)
-	/* The x32 system calls share the token and have bit 30 set. */
-	f[n++] = (struct bpf_insn){ BPF_JUMP_ABOVE, 0, 1, 0x40000000U };
-	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
-#endif
-	n = allow(f, n, smtp_calls, COUNT(smtp_calls));
-	if (role == PRIV_WARDEN) {
-		n = allow(f, n, warden_calls, COUNT(warden_calls));
-	}
-	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
-	prog.len = (uint16_t)n;
+	priv_prepare();
+	prog.len = filters[role].len;
+	prog.insn = filters[role].insn;
 	if (prctl(PR_SET_SECCOMP, FILTER_MODE, &prog) == -1 && errno != EINVAL) {
 		log_msg(LOG_ERR, "crash", "seccomp: %s", strerror(errno));
 		_exit(111);
@@ -387,6 +497,11 @@ priv_filter(enum priv_role role)
 }
 
 #else
+
+void
+priv_prepare(void)
+{
+}
 
 void
 priv_filter(enum priv_role role)

@@ -57,16 +57,21 @@ wait_for(struct conn *c, int fd, short events, int64_t until)
 static enum conn_status
 raw_read(struct conn *c, void *p, size_t cap, size_t *len, int64_t until)
 {
+	/* Where the last read took all it could there is probably more; else the client still has to think. */
+	int wait = !c->eager;
+
 	for (;;) {
-		enum conn_status st = wait_for(c, c->rfd, POLLIN, until);
+		enum conn_status st = wait ? wait_for(c, c->rfd, POLLIN, until) : CONN_OK;
 		ssize_t n;
 
 		if (st != CONN_OK) {
 			return st;
 		}
+		wait = 1;
 		n = read(c->rfd, p, cap);
 		if (n > 0) {
 			*len = (size_t)n;
+			c->eager = c->nonblock && *len == cap && c->busy;
 			c->octets_in += (uint64_t)n;
 			return CONN_OK;
 		}
@@ -80,9 +85,10 @@ static enum conn_status
 raw_write(struct conn *c, const void *p, size_t len, int64_t until)
 {
 	const uint8_t *s = p;
+	int wait = !c->nonblock;
 
 	while (len > 0) {
-		enum conn_status st = wait_for(c, c->wfd, POLLOUT, until);
+		enum conn_status st = wait ? wait_for(c, c->wfd, POLLOUT, until) : CONN_OK;
 		ssize_t n;
 
 		if (st == CONN_STOP) {
@@ -94,6 +100,7 @@ raw_write(struct conn *c, const void *p, size_t len, int64_t until)
 		if (st != CONN_OK) {
 			return st;
 		}
+		wait = 1;
 		n = write(c->wfd, s, len);
 		if (n == -1 && errno != EINTR && errno != EAGAIN) {
 			return CONN_EOF;
@@ -263,17 +270,18 @@ static const br_ssl_session_cache_class cache_class = {
 };
 
 void
-conn_init(struct conn *c, int rfd, int wfd)
+conn_init(struct conn *c, int rfd, int wfd, int nonblock)
 {
-	memset(c, 0, offsetof(struct conn, in));
+	memset(c, 0, offsetof(struct conn, sc));
 	c->rfd = rfd;
 	c->wfd = wfd;
 	c->watch = -1;
 	c->deadline = INT64_MAX;
+	c->nonblock = nonblock;
 }
 
 void
-conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w)
+conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w)
 {
 	static const uint16_t suites[] = {
 		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
@@ -284,7 +292,6 @@ conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tl
 		BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	};
 	br_ssl_engine_context *eng = &c->sc.eng;
-	uint8_t seed[32];
 
 	c->chain = chain;
 	c->warden = w;
@@ -306,6 +313,14 @@ conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tl
 	br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
 	br_ssl_server_set_policy(&c->sc, &c->policy);
 	br_ssl_server_set_cache(&c->sc, &c->cache);
+}
+
+void
+conn_seed_tls(struct conn *c)
+{
+	br_ssl_engine_context *eng = &c->sc.eng;
+	uint8_t seed[32];
+
 	/* The engine would open /dev/urandom, which the jail has not: seed it here, and say that the system's part is done. */
 	random_bytes(seed, sizeof seed);
 	br_ssl_engine_inject_entropy(eng, seed, sizeof seed);
@@ -399,6 +414,15 @@ conn_pending(struct conn *c)
 		return 0;
 	}
 	return len;
+}
+
+int
+conn_line_pending(struct conn *c)
+{
+	size_t len = c->in_len;
+	const uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->sc.eng, &len) : c->in + c->in_pos;
+
+	return p != NULL && memchr(p, '\n', len) != NULL;
 }
 
 enum conn_status
