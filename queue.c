@@ -69,25 +69,48 @@ numbered(const struct spool *s, const char *dir, char *name, size_t size)
 	return name;
 }
 
+static const char *
+pid_name(unsigned serial, int64_t now, char *name, size_t size)
+{
+	str_fmt(name, size, "pid/%d.%lld.%u", (int)getpid(), (long long)now, serial);
+	return name;
+}
+
+/* Is there an envelope of this number? As soon as the message has its name in mess/, a reader would take them for a pair. */
+static int
+has_envelope(const struct spool *s)
+{
+	char name[64];
+	struct stat st;
+
+	return stat(numbered(s, "todo", name, sizeof name), &st) == 0 ||
+	    stat(numbered(s, "intd", name, sizeof name), &st) == 0;
+}
+
 /*
- * Make a file in pid/, learn its inode, and give it its name in mess/. The file system thereby hands out numbers without a lock. An
- * EEXIST from link() means the number is taken (a wrapped counter, a restored queue): try another file. 0 or -1.
+ * Make a file in pid/, learn its inode, and give it its name in mess/. The file system thereby hands out numbers without a lock. In a
+ * queue that was restored or damaged a number may be taken: try another file, but keep this one until then, because many file systems
+ * would hand out the same number again. 0 or -1.
  */
 static int
 make_mess(struct spool *s, int64_t now)
 {
 	char pidname[64], name[64];
+	unsigned first = s->serial + 1;
+	unsigned made = 0; /* bit n: the n-th try left a file in pid/ */
 	struct stat st;
+	int rc = -1, saved;
 
-	for (int i = 0; i < TRIES; i++) {
-		str_fmt(pidname, sizeof pidname, "pid/%d.%lld.%u", (int)getpid(), (long long)now, ++s->serial);
-		s->fd = open(pidname, O_RDWR | O_CREAT | O_EXCL | O_APPEND, 0644);
-		if (s->fd == -1) {
-			if (errno == EEXIST) {
-				continue;
-			}
-			return -1;
+	for (unsigned i = 0; i < TRIES && rc == -1; i++) {
+		s->fd = open(
+		    pid_name(++s->serial, now, pidname, sizeof pidname), O_RDWR | O_CREAT | O_EXCL | O_APPEND, 0644);
+		if (s->fd == -1 && errno == EEXIST) {
+			continue;
 		}
+		if (s->fd == -1) {
+			break;
+		}
+		made |= 1U << i;
 		if (fstat(s->fd, &st) == -1) {
 			break;
 		}
@@ -96,27 +119,32 @@ make_mess(struct spool *s, int64_t now)
 			break;
 		}
 		s->id = st.st_ino;
-		if (link(pidname, mess_name(s, name, sizeof name)) == 0) {
-			unlink(pidname);
-			return 0;
+		if (has_envelope(s)) {
+			errno = EEXIST;
+		} else {
+			rc = link(pidname, mess_name(s, name, sizeof name));
 		}
-		if (errno != EEXIST) {
+		if (rc == -1 && errno != EEXIST) {
 			break;
 		}
-		unlink(pidname);
+		if (rc == -1) {
+			close(s->fd);
+			s->fd = -1;
+			errno = EEXIST;
+		}
+	}
+	saved = errno;
+	for (unsigned i = 0; i < TRIES; i++) {
+		if ((made & 1U << i) != 0) {
+			unlink(pid_name(first + i, now, pidname, sizeof pidname));
+		}
+	}
+	if (rc == -1 && s->fd != -1) {
 		close(s->fd);
 		s->fd = -1;
-		errno = EEXIST;
 	}
-	if (s->fd != -1) {
-		int saved = errno;
-
-		unlink(pidname);
-		close(s->fd);
-		s->fd = -1;
-		errno = saved;
-	}
-	return -1;
+	errno = saved;
+	return rc;
 }
 
 int
