@@ -28,6 +28,8 @@
 #define MESSAGE_AUTHENTICATOR 80
 #define RETRY_MAX_MS 16000 /* MRT, RFC 5080 2.2.1 */
 #define ATTRIBUTES_MAX 64
+#define TELL_MS 10000 /* log lines about a server's trouble, of all sessions: so many in this time */
+#define TELL_LINES 10
 
 /* radcli's handle, and a warden's own copy of it after the fork; config.c, which would fill it from files, is left out. */
 static rc_handle handle;
@@ -612,8 +614,33 @@ radius_trouble_text(enum radius_trouble t)
 	return "";
 }
 
+/*
+ * Anybody can try logins, and servers may be down for days: the log gets so many lines about each server in a while, and the number of those
+ * left out.
+ */
+static int
+may_tell(struct share *sh, unsigned i, uint32_t *untold)
+{
+	struct share_radius *r = &sh->radius[i];
+	int64_t now = mono_ms();
+	int yes;
+
+	share_lock(SHARE_RADIUS);
+	if (now - r->told >= TELL_MS) {
+		r->told = now;
+		r->lines = 0;
+	}
+	yes = r->lines < TELL_LINES;
+	*untold = r->untold;
+	r->lines += (uint32_t)yes;
+	r->untold = yes ? 0 : r->untold + 1;
+	share_unlock(SHARE_RADIUS);
+	return yes;
+}
+
 static void
-log_trouble(const struct radius_conf *rc, unsigned i, const struct radius_query *q, const struct radius_answer *a)
+log_trouble(const struct radius_conf *rc, struct share *sh, unsigned i, const struct radius_query *q,
+    const struct radius_answer *a)
 {
 	static const char *const words[] = {
 		[RADIUS_NO_ANSWER] = "no-answer",
@@ -623,13 +650,20 @@ log_trouble(const struct radius_conf *rc, unsigned i, const struct radius_query 
 		[RADIUS_NETWORK] = "network",
 	};
 	struct log_line l;
+	uint32_t untold;
 
+	if (!may_tell(sh, i, &untold)) {
+		return;
+	}
 	log_begin(&l, LOG_WARNING, "radius");
 	log_str(&l, "sid", q->session);
 	log_fmt(&l, "server", "%s:%u", rc->server[i].name, rc->server[i].port);
 	log_str(&l, "trouble", words[a->trouble]);
 	log_num(&l, "sent", a->sent);
 	log_num(&l, "dropped", a->dropped);
+	if (untold > 0) {
+		log_num(&l, "untold", untold);
+	}
 	if (a->trouble == RADIUS_NETWORK) {
 		log_text(&l, "error", strerror(a->error));
 	}
@@ -659,15 +693,22 @@ order_servers(const struct radius_conf *rc, const struct share *sh, unsigned *or
 	return n;
 }
 
+/*
+ * Remember what came of a request that was sent at `asked`. One that brought no answer says nothing of a server that has answered others
+ * meanwhile: a stranger can choose what a server is silent about, with a name whose realm's server is down.
+ */
 static void
-mark(struct share *sh, uint32_t generation, unsigned i, int alive)
+mark(struct share *sh, uint32_t generation, unsigned i, int64_t asked, int alive)
 {
+	struct share_radius *r = &sh->radius[i];
+
 	share_lock(SHARE_RADIUS);
-	if (sh->radius_generation == generation) {
-		sh->radius[i].dead_until = alive ? 0 : mono_ms() + RADIUS_DEAD_SECONDS * INT64_C(1000);
-		if (alive) {
-			atomic_store(&sh->radius_good, i);
-		}
+	if (sh->radius_generation == generation && alive) {
+		r->dead_until = 0;
+		r->answered = mono_ms();
+		atomic_store(&sh->radius_good, i);
+	} else if (sh->radius_generation == generation && r->answered < asked) {
+		r->dead_until = mono_ms() + RADIUS_DEAD_SECONDS * INT64_C(1000);
 	}
 	share_unlock(SHARE_RADIUS);
 }
@@ -720,11 +761,11 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 			ask_server(rc, i, s->radius[i], &addr, now + (end - now) / (rc->servers - k), q, a);
 		}
 		if (a->result == RADIUS_LATER) {
-			log_trouble(rc, i, q, a);
-			mark(sh, generation, i, 0);
+			log_trouble(rc, sh, i, q, a);
+			mark(sh, generation, i, now, 0);
 		} else {
 			a->server = (int)i;
-			mark(sh, generation, i, 1);
+			mark(sh, generation, i, now, 1);
 		}
 	}
 	a->ms = mono_ms() - start;
