@@ -47,8 +47,8 @@ spool_sync_dir(const char *path)
 	return rc;
 }
 
-static const char *
-mess_name(const struct spool *s, char *name, size_t size)
+const char *
+queue_name(const struct spool *s, char *name, size_t size)
 {
 	str_fmt(name, size, "mess/%llu/%llu", (unsigned long long)(s->id % s->split), (unsigned long long)s->id);
 	return name;
@@ -88,7 +88,7 @@ make_mess(struct spool *s, int64_t now)
 			break;
 		}
 		s->id = st.st_ino;
-		if (link(pidname, mess_name(s, name, sizeof name)) == 0) {
+		if (link(pidname, queue_name(s, name, sizeof name)) == 0) {
 			unlink(pidname);
 			return 0;
 		}
@@ -136,7 +136,7 @@ queue_remove(struct spool *s)
 	if (s->made_intd) {
 		unlink(numbered(s, "intd", name, sizeof name));
 	}
-	unlink(mess_name(s, name, sizeof name));
+	unlink(queue_name(s, name, sizeof name));
 }
 
 /* Write intd/N and make it durable. */
@@ -373,6 +373,57 @@ spool_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t
 	s->head = 0;
 	s->made_intd = s->made_todo = 0;
 	return s->kind == SPOOL_QUEUE ? queue_begin(s, e, head, now) : maildir_begin(s, e, head, now);
+}
+
+int
+spool_lend(struct spool *s)
+{
+	char name[300];
+	int lent = s->fd;
+	int fd = open(s->kind == SPOOL_QUEUE ? queue_name(s, name, sizeof name) : maildir_name(s, name, sizeof name),
+	    O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd == -1) {
+		return -1;
+	}
+	s->fd = fd;
+	return lent;
+}
+
+/* A lease for reading is granted on a file that nobody has open for writing, and by EAGAIN refused on others. 1, or 0 with errno. */
+static int
+unwritten(int fd)
+{
+	return fcntl(fd, F_SETLEASE, F_RDLCK) == 0 && fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
+}
+
+/*
+ * Do leases work here? Some network file systems refuse them all. Asked only when one was refused, by one on a new file.
+ */
+static int
+leases_work(const struct spool *s)
+{
+	char name[64];
+	int fd, works = 0;
+
+	str_fmt(name, sizeof name, "%s/%d.lease", s->kind == SPOOL_QUEUE ? "pid" : "tmp", (int)getpid());
+	fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd != -1) {
+		close(fd);
+		fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		unlink(name);
+	}
+	if (fd != -1) {
+		works = unwritten(fd);
+		close(fd);
+	}
+	return works;
+}
+
+int
+spool_returned(const struct spool *s)
+{
+	return unwritten(s->fd) || errno != EAGAIN || !leases_work(s);
 }
 
 int
