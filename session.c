@@ -84,6 +84,9 @@ smtp_child(struct warden *w, int sock)
 	handle(SIGTERM, smtp_on_term);
 	smtp_descriptors(h, w->session, sock);
 	handle(SIGXFSZ, SIG_IGN); /* write() then says EFBIG */
+	/* The end even of one that does not want to end, with main and warden gone: the filter lets it change neither alarm nor handlers. */
+	handle(SIGALRM, SIG_DFL);
+	alarm(TIMEOUT_SESSION + 60);
 	priv_drop(&h->ids, PRIV_SMTP, h->jail == -1 ? -1 : 4,
 	    w->info.databytes == 0 ? UINT64_MAX : w->info.databytes + spool_head_max(&w->spool));
 	if (h->jail != -1) {
