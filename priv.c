@@ -96,7 +96,12 @@ static void
 limit(int what, rlim_t n)
 {
 	struct rlimit r = { n, n };
+	struct rlimit now;
 
+	/* Without root it can only be lowered. */
+	if (getrlimit(what, &now) == 0 && now.rlim_max < n) {
+		r.rlim_cur = r.rlim_max = now.rlim_max;
+	}
 	if (setrlimit(what, &r) == -1) {
 		log_msg(LOG_ERR, "crash", "setrlimit %d: %s", what, strerror(errno));
 		_exit(111);
@@ -140,8 +145,11 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t f
 	limit(RLIMIT_FSIZE, fsize >= RLIM_INFINITY / 2 ? RLIM_INFINITY : (rlim_t)fsize);
 	if (role != PRIV_RESOLVER) {
 		limit(RLIMIT_NPROC, 0);
-		/* 0-4 are all an smtp process may ever have; see session_descriptors in warden.c. */
-		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
+		/*
+		 * 0-4 are all an smtp process may ever have; see smtp_descriptors() in session.c. A warden needs few, too, but the kernel refuses to
+		 * pass a descriptor on when more than this are on their way from all processes of the user, and each session may have one.
+		 */
+		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24 + SESSIONS_MAX);
 	}
 }
 

@@ -585,6 +585,10 @@ static int
 on_reset(struct warden *w, union msg_any *any)
 {
 	(void)any;
+	/* Or files that are gone would pile up, open or on their way; and so many of them that no session gets another one. */
+	if (w->state == WS_DATA && !spool_returned(&w->spool)) {
+		return -1;
+	}
 	reset(w);
 	return 0;
 }
