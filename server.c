@@ -126,8 +126,8 @@ parent_of(pid_t pid)
 }
 
 /*
- * Signal the smtp process of a slot. A warden wrote its pid there, so it is believed only when it is that warden's child, or, with the
- * warden gone, ours (PR_SET_CHILD_SUBREAPER).
+ * Signal the smtp process of a slot. Wardens can write to slots, so the pid is believed only when it is the child of a child of ours, or, with
+ * its warden gone, ours (PR_SET_CHILD_SUBREAPER).
  */
 static void
 signal_smtp(const struct share_slot *s, int sig)
@@ -139,7 +139,8 @@ signal_smtp(const struct share_slot *s, int sig)
 		return;
 	}
 	parent = parent_of(pid);
-	if (parent != -1 && (parent == atomic_load(&s->warden) || parent == getpid())) {
+	if (parent != -1 &&
+	    (parent == getpid() || (parent == atomic_load(&s->warden) && parent_of(parent) == getpid()))) {
 		kill(pid, sig);
 	}
 }
