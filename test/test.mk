@@ -50,6 +50,15 @@ $(B)/unit/%: test/unit/%.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -MMD -MP -MT $@ -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $(B)/libmailstile.a $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
 
+# The same program with an smtp process that does what its client says.
+HOSTILE := $(B)/mailstile-hostile
+.PHONY: hostile
+hostile: $(HOSTILE)
+$(HOSTILE): test/hostile/hostile.c $(OBJ) $(LIBS) $(B)/flags
+	$(call say,LINK,$@)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
+	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=warden_dispatch,--wrap=malloc
+
 demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all
