@@ -117,6 +117,12 @@ write_head(const struct spool *s, int fd, const struct envelope *e, const char *
 	return total;
 }
 
+const char *
+maildir_name(const struct spool *s, char *name, size_t size)
+{
+	return file_name(s, "tmp", 0, name, size);
+}
+
 static int
 make_file(const struct spool *s, unsigned n)
 {

@@ -55,8 +55,8 @@ spool_sync_dir(const char *path)
 	return rc;
 }
 
-static const char *
-mess_name(const struct spool *s, char *name, size_t size)
+const char *
+queue_name(const struct spool *s, char *name, size_t size)
 {
 	str_fmt(name, size, "mess/%llu/%llu", (unsigned long long)(s->id % s->split), (unsigned long long)s->id);
 	return name;
@@ -122,7 +122,7 @@ make_mess(struct spool *s, int64_t now)
 		if (has_envelope(s)) {
 			errno = EEXIST;
 		} else {
-			rc = link(pidname, mess_name(s, name, sizeof name));
+			rc = link(pidname, queue_name(s, name, sizeof name));
 		}
 		if (rc == -1 && errno != EEXIST) {
 			break;
@@ -172,7 +172,7 @@ queue_remove(struct spool *s)
 	if (s->made_intd) {
 		unlink(numbered(s, "intd", name, sizeof name));
 	}
-	unlink(mess_name(s, name, sizeof name));
+	unlink(queue_name(s, name, sizeof name));
 }
 
 /* Write intd/N. Its descriptor, or -1. */
@@ -439,6 +439,57 @@ spool_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t
 	s->head = 0;
 	s->made_intd = s->made_todo = 0;
 	return s->kind == SPOOL_QUEUE ? queue_begin(s, e, head, now) : maildir_begin(s, e, head, now);
+}
+
+int
+spool_lend(struct spool *s)
+{
+	char name[300];
+	int lent = s->fd;
+	int fd = open(s->kind == SPOOL_QUEUE ? queue_name(s, name, sizeof name) : maildir_name(s, name, sizeof name),
+	    O_RDONLY | O_NOFOLLOW);
+
+	if (fd == -1) {
+		return -1;
+	}
+	s->fd = fd;
+	return lent;
+}
+
+/* A lease for reading is granted on a file that nobody has open for writing, and by EAGAIN refused on others. 1, or 0 with errno. */
+static int
+unwritten(int fd)
+{
+	return fcntl(fd, F_SETLEASE, F_RDLCK) == 0 && fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
+}
+
+/*
+ * Do leases work here? Some network file systems refuse them all. Asked only when one was refused, by one on a new file.
+ */
+static int
+leases_work(const struct spool *s)
+{
+	char name[64];
+	int fd, works = 0;
+
+	str_fmt(name, sizeof name, "%s/%d.lease", s->kind == SPOOL_QUEUE ? "pid" : "tmp", (int)getpid());
+	fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	if (fd != -1) {
+		close(fd);
+		fd = open(name, O_RDONLY | O_NOFOLLOW);
+		unlink(name);
+	}
+	if (fd != -1) {
+		works = unwritten(fd);
+		close(fd);
+	}
+	return works;
+}
+
+int
+spool_returned(const struct spool *s)
+{
+	return unwritten(s->fd) || errno != EAGAIN || !leases_work(s);
 }
 
 int

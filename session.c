@@ -95,7 +95,8 @@ session_smtp(const struct house *h, const struct session *se)
 
 	session_info(&info, h->config, se);
 	str_fmt(name, sizeof name, "stile-smtp %d", se->slot);
-	priv_session(name, info.databytes == 0 ? UINT64_MAX : info.databytes + spool_head_max(&h->spool), h->parent);
+	priv_session(
+	    PRIV_SMTP, name, info.databytes == 0 ? UINT64_MAX : info.databytes + spool_head_max(&h->spool), h->parent);
 	conn_init(&conn, 0, 1, h->parent != 0); /* main's are, and who knows what inetd gives us */
 	smtp_prepare(&info, &conn, &h->config->chain, 3);
 	smtp_run();
@@ -243,7 +244,7 @@ session_warden(const struct house *h, struct session *se, int sock)
 	int rc;
 
 	str_fmt(name, sizeof name, "stile-ward %d", se->slot);
-	priv_session(name, UINT64_MAX, h->parent);
+	priv_session(PRIV_WARDEN, name, UINT64_MAX, h->parent);
 	rc = run(w, sock);
 	log_close_session(w);
 	_exit(rc);
@@ -300,7 +301,7 @@ session_inetd(const struct house *h, struct session *se)
 	close(0);
 	close(1);
 	session_warden_place(h);
-	priv_session("stile-ward", UINT64_MAX, 0);
+	priv_session(PRIV_WARDEN, "stile-ward", UINT64_MAX, 0);
 	handle(SIGALRM, on_term);
 	alarm(TIMEOUT_SESSION + 60);
 	priv_filter(PRIV_WARDEN);

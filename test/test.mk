@@ -68,6 +68,15 @@ $(B)/power/mailstile: $(B)/power/queue.o $(OBJ) $(LIBS)
 	$(call say,LINK,$@)
 	$(Q)$(call LINK,$(B)/power/queue.o $(filter-out $(B)/queue.o,$(OBJ)))
 
+# The same program with an smtp process that does what its client says.
+HOSTILE := $(B)/mailstile-hostile
+.PHONY: hostile
+hostile: $(HOSTILE)
+$(HOSTILE): test/hostile/hostile.c $(OBJ) $(LIBS) $(B)/flags
+	$(call say,LINK,$@)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
+	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=warden_dispatch,--wrap=malloc
+
 demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all
