@@ -125,6 +125,19 @@ become(uid_t uid, gid_t gid, int dirfd)
 	}
 }
 
+/*
+ * 0-4 are all an smtp process may ever have: see session.c. A warden needs few, but the limit is also that of descriptors of all wardens
+ * that are on their way to smtp processes at one moment; with less, wardens fail to hand over message files when the machine is busy.
+ */
+static void
+limit_files(enum priv_role role)
+{
+	rlim_t n = role == PRIV_SMTP ? 5 : SESSIONS_MAX + 24;
+	struct rlimit r;
+
+	limit(RLIMIT_NOFILE, getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_max < n ? r.rlim_max : n);
+}
+
 void
 priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
@@ -143,8 +156,7 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 		limit(RLIMIT_FSIZE, 0);
 		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 	} else {
-		/* 0-4 are all an smtp process may ever have: see session.c. */
-		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
+		limit_files(role);
 	}
 }
 
