@@ -47,6 +47,7 @@ static struct server {
 	unsigned unheard;     /* listen lines without a socket */
 	int64_t reexec_after; /* no re-execution before */
 	int crashed;          /* a child died by a signal: re-execute */
+	int lingering;        /* an smtp process without a warden is about to end */
 	int64_t pause_until;  /* out of descriptors or processes: leave the listeners alone */
 	int64_t log_second;
 	unsigned log_lines, log_lost; /* lines about refused connections in this second */
@@ -493,8 +494,8 @@ reap_children(void)
 	pid_t pid;
 	int status;
 
-	got_child = 0;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+	got_child = server.lingering = 0;
+	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
 		if (pid == server.resolver) {
 			resolver_done(status);
 			continue;
@@ -514,6 +515,9 @@ reap_children(void)
 				break;
 			}
 		}
+	}
+	for (int i = 0; i < SESSIONS_MAX && !server.lingering; i++) {
+		server.lingering = atomic_load(&slots()[i].warden) == 0 && atomic_load(&slots()[i].smtp) != 0;
 	}
 }
 
@@ -680,6 +684,9 @@ wait_for_event(struct pollfd *p, unsigned n)
 		until = server.pause_until;
 		n = 0;
 	}
+	if (server.lingering && until > now + 50) {
+		until = now + 50;
+	}
 	if (until <= now) {
 		until = now + 1;
 	}
@@ -688,7 +695,11 @@ wait_for_event(struct pollfd *p, unsigned n)
 	for (unsigned i = 0; i < LISTEN_SOCKETS_MAX; i++) {
 		p[i].revents = 0;
 	}
-	ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none);
+	if (ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none) > 0) {
+		/* A descriptor that is ready is told without a look at signals: with clients always waiting, none would ever come. */
+		ts = (struct timespec){ 0, 0 };
+		ppoll(NULL, 0, &ts, &none);
+	}
 }
 
 static void
@@ -705,7 +716,7 @@ serve_loop(void)
 		if (log_reopen()) {
 			renew_nurseries();
 		}
-		if (got_child) {
+		if (got_child || server.lingering) {
 			reap_children();
 		}
 		if (got_hup) {

@@ -28,11 +28,12 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	}
 	t.a = &a;
 	t.reply_len = 0;
+	t.refused = 0;
 	ask_radcli(&t, &q, &a);
 	CHECK(a.sent == 1 && a.result >= RADIUS_ACCEPT && a.result <= RADIUS_LATER);
 	CHECK(strlen(a.message) < sizeof a.message && strchr(a.message, '\n') == NULL);
 	if (a.result != RADIUS_LATER) {
-		fuzz_check_reply(t.reply, t.reply_len, a.result);
+		fuzz_check_reply(t.reply, t.reply_len, &a);
 	} else {
 		CHECK(a.trouble != RADIUS_OK);
 	}
