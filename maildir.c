@@ -128,7 +128,7 @@ make_file(const struct spool *s, unsigned n)
 {
 	char name[300];
 
-	return open(file_name(s, "tmp", n, name, sizeof name), O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
+	return open(file_name(s, "tmp", n, name, sizeof name), O_RDWR | O_CREAT | O_EXCL | O_APPEND, 0600);
 }
 
 int

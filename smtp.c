@@ -44,7 +44,6 @@ smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why, int64_t numbe
 	struct conn *c = s->c;
 
 	smtp_settle(s);
-	smtp_note(s, why, number);
 	c->busy = 1;
 	if (c->deadline < mono_ms() + 5000) {
 		c->deadline = mono_ms() + 5000;
@@ -57,6 +56,8 @@ smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why, int64_t numbe
 	if (why != NOTE_EOF) {
 		conn_linger(c, 1000);
 	}
+	/* Last, so that the warden wakes up once for it and for our end. */
+	smtp_note(s, why, number);
 	_exit(0);
 }
 
@@ -665,11 +666,8 @@ smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_cha
 	c->watch = sock;
 	s->file = -1;
 	s->phase = PH_START;
-	if (info->tls_ready) {
-		if (c->chain != chain) {
-			smtp_setup_tls(c, chain);
-		}
-		conn_seed_tls(c);
+	if (info->tls_ready && c->chain != chain) {
+		smtp_setup_tls(c, chain);
 	}
 }
 
