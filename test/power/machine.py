@@ -55,6 +55,7 @@ FILESYSTEMS = {
 }
 
 
+TRIES = 3  # to boot a guest
 # What the kernel says of a file system it cannot trust.
 TROUBLE = re.compile(r"error|corrupt|inconsisten|I/O|BUG|WARNING|call trace", re.IGNORECASE)
 
@@ -111,11 +112,14 @@ class Machine:
         return image
 
     def boot(self, image):
-        media = guest.Disk(self.work, image, self.flush_ms)
-        server = guest.Server(self.kernel, self.initrd, media, self.fs.kind, self.options, self.kind, self.cpus)
-        self.running = server
-        server.wait_start()
-        return server, media
+        for _ in range(TRIES):
+            media = guest.Disk(self.work, image, self.flush_ms)
+            self.running = server = guest.Server(self.kernel, self.initrd, media, self.fs.kind, self.options, self.kind, self.cpus)
+            if server.up():
+                server.wait("ev=start")
+                return server, media
+            media.end()
+        raise AssertionError("no guest came up")
 
     def life(self, image, sessions, pause, small, seconds, limit=1 << 30, drain=False, measure=True):
         """Boot, load, kill; `measure`: ask for the flushes just before. Returns the disk's log and the load."""
@@ -163,19 +167,29 @@ class Machine:
                 f.truncate(self.fs.size)
             self.judge = guest.Judge(self.kernel, self.initrd, self.judged)
 
+    def ready_judge(self):
+        for _ in range(TRIES):
+            self.start_judge()
+            if self.judge.ready or self.judge.up():
+                return self.judge
+            self.judge.end()
+            self.judge = None
+        raise AssertionError("no judge came up")
+
     def end(self):
-        for g in (self.judge, self.running):
-            if g is not None:
-                g.process.kill()
-                g.process.wait()
+        if self.judge is not None:
+            self.judge.end()
+        if self.running is not None:
+            self.running.process.kill()
+            self.running.process.wait()
 
     def look(self, label, image, when):
         """Judge one image; True when it is as it must be."""
-        self.start_judge()
+        judge = self.ready_judge()
         image.save(self.judged)
         if self.fs.repair:
             tool(*self.fs.repair, self.judged, check=False)
-        found, said = self.judge.look(self.fs.kind, self.options, "queue" if self.kind == "queue" else "out")
+        found, said = judge.look(self.fs.kind, self.options, "queue" if self.kind == "queue" else "out")
         before = len(self.tally.bad())
         self.tally.cuts += 1
         if found is None:
