@@ -75,7 +75,7 @@ hostile: $(HOSTILE)
 $(HOSTILE): test/hostile/hostile.c $(OBJ) $(LIBS) $(B)/flags
 	$(call say,LINK,$@)
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
-	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=warden_dispatch,--wrap=malloc
+	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=session_smtp,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=priv_filter,--wrap=warden_dispatch,--wrap=malloc
 
 demo:
 	$(Q)test/install-deps.sh build demo
