@@ -2,14 +2,49 @@
 """Many at once: connections, addresses, messages. Who is honest is served all the same, and nothing of it stays."""
 
 import threading
+import time
 
 import pytest
 
 import abuse
 import harness
 import smtpc
+import tools
+from abuse import Attacker, Watch
 
 pytestmark = pytest.mark.release
+
+
+@pytest.fixture(scope="module")
+def besieged(work, house, radius_conf):
+    s = harness.Server(work, house, radius_conf)
+    yield s
+    s.stop()
+
+
+CROWDS = {
+    "50 addresses": ["127.201.1.%d" % n for n in range(1, 51)],
+    "1000 addresses": ["127.202.%d.%d" % (n // 250, n % 250 + 1) for n in range(1000)],
+    "1000 networks": ["127.%d.%d.7" % (203 + n // 250, n % 250) for n in range(1000)],
+}
+
+
+@pytest.mark.parametrize("crowd", list(CROWDS))
+def test_idle_crowd(besieged, crowd):
+    """
+    A thousand connections that say nothing, within a second or so. All places of guests were taken for five seconds, and as long as somebody
+    made new connections, 77 in a second: no customer got in. Now a network that holds more places than others gives them to others.
+    """
+    ports = [besieged.port[p] for p in ("smtp", "submission", "submissions")]
+    with Watch(besieged, cpu=3) as w:
+        attacker = Attacker(mode="idle", sources=CROWDS[crowd], ports=ports, mute=[besieged.port["submissions"]], total=1000)
+        seen = attacker.result()["seen"]
+        served = len(w.seconds)
+        tools.poll(lambda: len(w.seconds) >= served + 3, "customers beside the crowd")
+        attacker.leave()
+    print(seen, w.seconds)
+    assert sum(seen.values()) == 1000 and set(seen) <= {"220", "421", "open"}, seen
+    assert w.messages == []
 
 
 @pytest.mark.root
