@@ -181,13 +181,16 @@ choose_hash(const struct cert_chain *chain, uint32_t client)
 static int
 policy_choose(const br_ssl_server_policy_class **pctx, const br_ssl_server_context *cc, br_ssl_server_choices *choices)
 {
-	const struct cert_chain *chain = conn_of_policy(pctx)->chain;
+	struct conn *c = conn_of_policy(pctx);
+	const struct cert_chain *chain = c->chain;
 	int ec = chain->key_type == BR_KEYTYPE_EC;
 	uint32_t hashes = br_ssl_server_get_client_hashes(cc);
 	unsigned hash = choose_hash(chain, ec ? hashes >> 8 : hashes);
 	const br_suite_translated *st;
 	size_t n;
 
+	/* A full handshake, even if the cache had the session: the client may not offer its suite any more. */
+	c->resumed = 0;
 	/* The engine keeps only the curves it can do ECDHE on, so this says nothing about P-384 certificates. */
 	if (hash == 0 ||
 	    (ec && chain->curve == BR_EC_secp256r1 && (br_ssl_server_get_client_curves(cc) >> chain->curve & 1) == 0)) {
