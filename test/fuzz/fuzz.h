@@ -34,6 +34,9 @@ static UNUSED size_t
 take_octets(struct input *in, void *dst, size_t n)
 {
 	n = n < in->len ? n : in->len;
+	if (n == 0) {
+		return 0; /* p may be NULL */
+	}
 	memcpy(dst, in->p, n);
 	in->p += n;
 	in->len -= n;

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
-/* Messages to the warden, made from few octets, so that a fuzzer need not fill fields with zeros. */
+/* Messages to the warden, made from few octets, so that a fuzzer need not fill fields with zeros, and their way over a socket. */
 #ifndef MAILSTILE_TEST_FUZZ_MESSAGE_H
 #define MAILSTILE_TEST_FUZZ_MESSAGE_H
 
+#include "fuzz_warden.h"
+#include "str.h"
+
+#include <errno.h>
 #include <sys/socket.h>
 
 /* A length, and so many octets into field[cap]. Lengths from 250 up go in steps of 2, past the end of every field, and the last one lies. */
@@ -17,15 +21,20 @@ fuzz_field(struct input *in, char *field, size_t cap)
 	return n;
 }
 
-/* The next message. Returns its length. */
+/* The next message. Returns its length. With 64 added to the type, an octet says how it is sent: see fuzz_carry(). */
 static size_t
-fuzz_message(struct input *in, union msg_any *m)
+fuzz_message(struct input *in, union msg_any *m, unsigned *how)
 {
 	unsigned type = take_octet(in);
 
 	memset(m, 0, sizeof *m);
+	*how = 0;
 	if (type >= 128) {
 		return take_octets(in, m, type - 128);
+	}
+	if (type >= 64) {
+		*how = take_octet(in);
+		type -= 64;
 	}
 	m->type = type;
 	switch (type) {
@@ -51,6 +60,94 @@ fuzz_message(struct input *in, union msg_any *m)
 		break;
 	}
 	return type < MSG_COUNT ? fuzz_request_size[type] : sizeof m->type;
+}
+
+/* ---- over a real socket: 0 is the warden's end ---- */
+
+static int fuzz_sock[2] = { -1, -1 };
+
+int __wrap_msg_send(int sock, const void *m, size_t len, int fd);
+int __real_msg_send(int sock, const void *m, size_t len, int fd);
+
+/* Send m[0..len) with `fds` descriptors. */
+static void
+fuzz_send_with(const void *m, size_t len, unsigned fds)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)m, .iov_len = len };
+	union {
+		struct cmsghdr align;
+		char mem[CMSG_SPACE(8 * sizeof(int))];
+	} control;
+	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	memset(&control, 0, sizeof control);
+	if (fds > 0) {
+		h.msg_control = control.mem;
+		h.msg_controllen = CMSG_SPACE(fds * sizeof(int));
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(fds * sizeof(int));
+		for (size_t i = 0; i < fds; i++) {
+			memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &fuzz_sock[0], sizeof(int));
+		}
+	}
+	CHECK(sendmsg(fuzz_sock[1], &h, MSG_NOSIGNAL) == (ssize_t)len);
+}
+
+/*
+ * The way of a message to the warden, as session.c takes it. `how`: with so many descriptors, which it must not have, and so many octets
+ * behind it. 1 when the warden gets it.
+ */
+static int
+fuzz_carry(const union msg_any *m, size_t *n, unsigned how)
+{
+	static uint8_t mem[sizeof(union msg_any) + 64], got[sizeof(union msg_any) + 1];
+	unsigned fds = how % 9;
+	int next, low;
+	long r;
+
+	if (*n == 0) {
+		return 0; /* reads as the end */
+	}
+	low = dup(0);
+	close(low);
+	memcpy(mem, m, sizeof *m);
+	*n += how / 9;
+	fuzz_send_with(mem, *n, fds);
+	r = msg_recv(fuzz_sock[0], got, sizeof got, NULL, 0);
+	if (fds > 0) {
+		CHECK(r == -1 && errno == EBADMSG);
+	} else if (*n > sizeof got) {
+		CHECK(r == -1 && errno == EMSGSIZE);
+	} else {
+		CHECK(r == (long)*n && memcmp(got, mem, (size_t)r) == 0);
+	}
+	/* None of the descriptors stays. */
+	next = dup(0);
+	CHECK(next == low);
+	close(next);
+	return r > 0;
+}
+
+/* Receive the answer, if there is one, and use the file that came with it as smtp would. */
+static void
+fuzz_use_answer(struct input *in)
+{
+	union msg_any m;
+	char text[256];
+	int fd;
+	long n = msg_recv(fuzz_sock[1], &m, sizeof m, &fd, 0);
+
+	if (fuzz_answer.len == 0) {
+		CHECK(n == -1 && errno == ETIMEDOUT);
+		return;
+	}
+	CHECK(n == (long)fuzz_answer.len && memcmp(&m, &fuzz_answer.m, fuzz_answer.len) == 0);
+	CHECK((fd != -1) == (fuzz_answer.fd != -1));
+	if (fd != -1) {
+		write_all(fd, text, take_octets(in, text, take_octet(in)));
+		close(fd);
+	}
 }
 
 #endif

@@ -2,63 +2,32 @@
 /* Copyright (c) 2026 The mailstile authors */
 /*
  * A client's octets through smtp.c, smtpauth.c and smtpdata.c. Input: flags, two octets that choose which requests the warden refuses
- * and how, then what the client sends, in packets that end with octet 255. See also fuzz_pair.c, which has a real warden.
- * LDFLAGS: -Wl,--wrap=_exit,--wrap=msg_send,--wrap=msg_recv
+ * and how, then the client's script (fuzz_wire.h). See also fuzz_pair.c, which has a real warden.
+ * LDFLAGS: -Wl,--wrap=_exit,--wrap=msg_send,--wrap=msg_recv,--wrap=mono_ms,--wrap=random_bytes
  */
 #include "smtp.c"
 
-#include "fuzz.h"
-#include "fuzz_client.h"
-
-#include <fcntl.h>
-
-static unsigned flags, every, verdict, requests;
-static uint32_t asked;
-static int message = -1;
-static char text[1 << 16];
-
-int
-__wrap_msg_send(int sock, const void *m, size_t len, int fd)
-{
-	memcpy(&asked, m, sizeof asked);
-	CHECK(sock == 3 && fd == -1 && asked < MSG_COUNT && len == fuzz_request_size[asked]);
-	if (asked == MSG_COMMIT) {
-		fuzz_check_text(text, (size_t)pread(message, text, sizeof text, 0));
-	}
-	return 0;
-}
-
-long
-__wrap_msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
-{
-	union msg_any a = { .verdict = { .type = asked, .verdict = ++requests % every == 0 ? verdict : V_OK } };
-
-	CHECK(sock == 3 && timeout == -1 && (fd != NULL) == (asked == MSG_DATA) && cap <= sizeof a);
-	if (asked == MSG_DATA && a.verdict.verdict == V_OK) {
-		CHECK(ftruncate(message, 0) == 0 && lseek(message, 0, SEEK_SET) == 0);
-		*fd = (flags & 32) != 0 ? open("/dev/full", O_WRONLY | O_CLOEXEC) : dup(message);
-	}
-	memcpy(m, &a, cap);
-	return a.verdict.verdict == 0 ? 0 : (long)cap; /* 0: the warden is gone */
-}
+#include "fuzz_smtp.h"
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
+	static const struct cert_chain chain = { .key_type = BR_KEYTYPE_EC, .curve = BR_EC_secp256r1 };
 	static struct smtp_info info = {
 		.me = "mx.example.org", .greeting = "mx.example.org", .session = "0123456789abcdef"
 	};
 	struct input in = { p, len };
 
-	message = message == -1 ? memfd_create("message", 0) : message;
-	flags = take_octet(&in);
-	every = 1 + take_octet(&in) % 16;
-	verdict = take_octet(&in) % (V_COUNT + 1);
-	requests = 0;
-	info.profile = (enum profile)(flags % PROFILE_COUNT);
-	info.relayclient = (flags & 4) != 0;
-	info.tls_ready = (flags & 8) != 0;
-	info.databytes = (flags & 16) != 0 ? 64 : 0;
-	fuzz_client(&info, 3, &in);
+	fake.message = fake.message == 0 ? memfd_create("message", MFD_CLOEXEC) : fake.message;
+	fake.flags = take_octet(&in);
+	fake.every = 1 + take_octet(&in) % 16;
+	fake.verdict = take_octet(&in) % (V_COUNT + 1);
+	fake.requests = fake.ended = fake.transaction = fake.loggedin = 0;
+	info.profile = (enum profile)(fake.flags % PROFILE_COUNT);
+	info.relayclient = (fake.flags & 4) != 0;
+	info.tls_ready = (fake.flags & 8) != 0;
+	info.databytes = (fake.flags & 16) != 0 ? 64 : 0;
+	fuzz_client(&info, &chain, 3, &in);
+	CHECK(fake.ended == 1); /* the log hears of the end once */
 	return 0;
 }

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/* smtp.c and a real warden in one process, for fuzz_pair.c and fuzz_tls.c. */
+#ifndef MAILSTILE_TEST_FUZZ_PAIR_H
+#define MAILSTILE_TEST_FUZZ_PAIR_H
+
+#include "fuzz_client.h"
+#include "fuzz_mutate.h"
+#include "fuzz_warden.h"
+
+#define PAIR_WARDEN 3 /* numbers of the two ends of a socket that is not there */
+#define PAIR_SMTP 4
+
+/* The message that is in the file now is what came in. */
+static void
+pair_check_message(void)
+{
+	static char command[SMTP_COMMAND_MAX + 1];
+	ssize_t n = 0;
+
+	if (model.state == WS_RCPT) {
+		fuzz_data_at = fuzz_stream_at();
+		memcpy(command, session.line, session.line_len + 1);
+	} else if (model.state == WS_DATA && !wire.conn->tls) {
+		n = pread(warden->spool.fd, fuzz_file, sizeof fuzz_file, (off_t)fuzz_head);
+		CHECK(n >= 0);
+		fuzz_check_text(fuzz_file, (size_t)n);
+		fuzz_check_message(fuzz_file, (size_t)n, command);
+	}
+}
+
+int
+__wrap_msg_send(int sock, const void *m, size_t len, int fd)
+{
+	uint32_t type;
+
+	if (sock == PAIR_WARDEN) {
+		fuzz_answer.len = len;
+		fuzz_answer.fd = fd;
+		memcpy(&fuzz_answer.m, m, len);
+		return 0;
+	}
+	CHECK(sock == PAIR_SMTP && fd == -1);
+	if (wire.gone) {
+		return -1;
+	}
+	memcpy(&type, m, sizeof type);
+	if (type == MSG_DATA || type == MSG_COMMIT) {
+		pair_check_message();
+	}
+	/* Whatever a client sends, smtp keeps to the rules: else strangers could make main believe that smtp was taken over. */
+	CHECK(fuzz_dispatch(m, len) == 0);
+	return 0;
+}
+
+long
+__wrap_msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
+{
+	CHECK(sock == PAIR_SMTP && timeout == -1);
+	if (wire.gone) {
+		return 0;
+	}
+	CHECK(fuzz_answer.len == cap && (fd != NULL || fuzz_answer.fd == -1));
+	memcpy(m, &fuzz_answer.m, cap);
+	if (fd != NULL) {
+		*fd = fuzz_answer.fd == -1 ? -1 : dup(fuzz_answer.fd);
+	}
+	return (long)cap;
+}
+
+/* A session of this kind; the script follows. */
+static void
+fuzz_pair(unsigned flags, const struct input *in)
+{
+	fuzz_warden_begin(flags, PAIR_WARDEN);
+	fuzz_client(&warden->info, &warden->house->config->chain, PAIR_SMTP, in);
+	fuzz_warden_end();
+}
+
+#endif
