@@ -2,7 +2,6 @@
 /* Copyright (c) 2026 The mailstile authors */
 /* A message through body.c, in one piece and in pieces. Input: flags, size limit, seed of the pieces' lengths, message. */
 #include "fuzz_body.h"
-#include "fuzz.h"
 
 static struct result whole, split;
 

@@ -5,6 +5,7 @@
 #define MAILSTILE_TEST_FUZZ_BODY_H
 
 #include "body.h"
+#include "fuzz.h"
 #include "str.h"
 
 #include <errno.h>

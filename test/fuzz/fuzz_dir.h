@@ -4,6 +4,8 @@
 #ifndef MAILSTILE_TEST_FUZZ_DIR_H
 #define MAILSTILE_TEST_FUZZ_DIR_H
 
+#include "fuzz.h"
+
 #include <stdio.h>
 #include <sys/stat.h>
 

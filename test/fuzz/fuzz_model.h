@@ -7,6 +7,7 @@
 #ifndef MAILSTILE_TEST_FUZZ_MODEL_H
 #define MAILSTILE_TEST_FUZZ_MODEL_H
 
+#include "fuzz.h"
 #include "str.h"
 #include "wardenint.h"
 

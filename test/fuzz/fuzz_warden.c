@@ -5,9 +5,6 @@
  * its fields, or, with 128 added, so many octets as they come (fuzz_message.h).
  * LDFLAGS: -Wl,--wrap=radius_ask,--wrap=log_end,--wrap=msg_send
  */
-#include "str.h"
-
-#include "fuzz.h"
 #include "fuzz_message.h"
 
 int
