@@ -105,10 +105,10 @@ fuzz_rule(struct policy_client *want)
 		int ended = n < rule->dlen - at;
 
 		want->deny |= n > 0 && item[0] == 'D';
-		if (n >= 13 && ended && n - 13 < sizeof want->append && memcmp(item, "+RELAYCLIENT=", 13) == 0) {
-			want->relay = 1;
+		if (n >= 13 && ended && memcmp(item, "+RELAYCLIENT=", 13) == 0) {
+			want->relay = n - 13 < sizeof want->append;
 			memset(want->append, 0, sizeof want->append);
-			memcpy(want->append, item + 13, n - 13);
+			memcpy(want->append, item + 13, want->relay ? n - 13 : 0);
 		}
 		if (n > 11 && memcmp(item, "+DATABYTES=", 11) == 0) {
 			parse_u64(item + 11, n - 11, INT64_MAX, &want->databytes);
