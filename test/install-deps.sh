@@ -13,7 +13,7 @@ unit="libc6-dev libcmocka-dev openssl"
 peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket-ssl-perl msmtp curl openssl"
 demo="$peers util-linux"
 test="$unit $peers python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
-lint="clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc"
+lint="clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
 bench="$peers"
 fuzz="clang libclang-rt-14-dev"
 

@@ -14,10 +14,9 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	unsigned what = take_octet(&in) % 3;
 	size_t size = 0;
 	uint8_t *map = what == 2 ? fuzz_cdb_sound(&in, &size) : fuzz_cdb_damaged(&in, what == 1, &size);
-	struct config c = {
-		.databytes = 1, .have_rcpthosts = 1, .rules = { map, size }, .morercpthosts = { map, size }
-	};
+	static struct config c = { .databytes = 1, .have_rcpthosts = 1 };
 
+	c.rules = c.morercpthosts = (struct cdb){ map, size };
 	CHECK(what != 2 || cdb_check(&c.rules) == 0);
 	if (cdb_check(&c.rules) == 0) {
 		for (size_t i = 0; i < sizeof fuzz_keys / sizeof fuzz_keys[0]; i++) {

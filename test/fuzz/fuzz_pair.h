@@ -16,7 +16,7 @@ static void
 pair_check_message(void)
 {
 	static char command[SMTP_COMMAND_MAX + 1];
-	ssize_t n = 0;
+	ssize_t n;
 
 	if (model.state == WS_RCPT) {
 		fuzz_data_at = fuzz_stream_at();

@@ -207,7 +207,12 @@ fuzz_build(void)
 		uint8_t *a = net.packet + at;
 
 		type = type < 128 ? types[type % sizeof types] : type - 128;
-		len = type == MESSAGE_AUTHENTICATOR ? 18 : type == PW_SERVICE_TYPE && len < 128 ? 6 : len < 2 ? 2 : len;
+		len = len < 2 ? 2 : len;
+		if (type == MESSAGE_AUTHENTICATOR) {
+			len = 18;
+		} else if (type == PW_SERVICE_TYPE && len < 128) {
+			len = 6;
+		}
 		if (at + len > sizeof net.packet) {
 			break;
 		}

@@ -22,7 +22,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	fake.flags = take_octet(&in);
 	fake.every = 1 + take_octet(&in) % 16;
 	fake.verdict = take_octet(&in) % (V_COUNT + 1);
-	fake.requests = fake.ended = fake.transaction = fake.loggedin = 0;
+	fake.requests = fake.ended = 0;
+	fake.transaction = fake.loggedin = 0;
 	info.profile = (enum profile)(fake.flags % PROFILE_COUNT);
 	info.relayclient = (fake.flags & 4) != 0;
 	info.tls_ready = (fake.flags & 8) != 0;

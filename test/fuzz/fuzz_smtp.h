@@ -10,10 +10,9 @@
 #include <fcntl.h>
 
 static struct {
-	unsigned flags, every, verdict, requests;
+	unsigned flags, every, verdict, requests, ended;
 	uint32_t asked;
-	int message; /* a file in memory */
-	unsigned ended;
+	int message;     /* a file in memory */
 	int transaction; /* 1 sender, 2 recipient, 3 data */
 	int loggedin;
 	char command[SMTP_COMMAND_MAX + 1]; /* DATA or BDAT */

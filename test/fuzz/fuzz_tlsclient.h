@@ -20,7 +20,7 @@
 #define TLS_NO_NAME 128 /* no server name */
 
 static struct {
-	int on, raw, closed;
+	int on, raw, closed, renegotiates;
 	unsigned flags, damaged;
 	uint8_t damage[8 * 3];
 	size_t fed;             /* of wire.reply, by the engine */
@@ -190,8 +190,8 @@ tls_client_text(br_ssl_engine_context *eng, int64_t ms)
 		br_ssl_engine_sendapp_ack(eng, n);
 		br_ssl_engine_flush(eng, 0);
 	}
-	if ((client.flags & TLS_RENEGOTIATE) != 0) {
-		client.flags &= ~TLS_RENEGOTIATE;
+	if ((client.flags & TLS_RENEGOTIATE) != 0 && !client.renegotiates) {
+		client.renegotiates = 1;
 		br_ssl_engine_renegotiate(eng);
 	}
 	return 1;
@@ -282,7 +282,8 @@ tls_client_check(void)
 	}
 	wire_tls_fetch(1);
 	fuzz_check_replies(client.replies, client.heard);
-	if (client.damaged == 0 && warden->tls && !wire.stuck) {
+	/* This client takes no text any more once it has asked to negotiate anew, which is refused. */
+	if (client.damaged == 0 && warden->tls && !wire.stuck && !client.renegotiates) {
 		CHECK(err == BR_ERR_OK);
 		CHECK(warden->tls_version == BR_TLS12 && strcmp(tls_suite_name(warden->tls_suite), "unknown") != 0);
 		/* Both know alike whether it is the session of before. */
