@@ -117,12 +117,18 @@ write_head(const struct spool *s, int fd, const struct envelope *e, const char *
 	return total;
 }
 
+const char *
+maildir_name(const struct spool *s, char *name, size_t size)
+{
+	return file_name(s, "tmp", 0, name, size);
+}
+
 static int
 make_file(const struct spool *s, unsigned n)
 {
 	char name[300];
 
-	return open(file_name(s, "tmp", n, name, sizeof name), O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
+	return open(file_name(s, "tmp", n, name, sizeof name), O_RDWR | O_CREAT | O_EXCL | O_APPEND, 0600);
 }
 
 int

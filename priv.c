@@ -16,6 +16,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -23,6 +24,16 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/*
+ * Descriptors a process may have. An smtp process: 0-4, see session.c. A warden needs few, but the kernel lets it hand one over only while the
+ * descriptors on their way, of all processes of its user together, are no more than this: one a session, until its smtp process looks.
+ */
+#define SMTP_NOFILE 5
+#define WARDEN_NOFILE (SESSIONS_MAX + 64)
+
+/* A fork whose child is the child of our parent. */
+#define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
 
 static int
 find_user(const char *name, uid_t *uid)
@@ -96,11 +107,25 @@ static void
 limit(int what, rlim_t n)
 {
 	struct rlimit r = { n, n };
+	struct rlimit now;
 
+	/* Without root it can only be lowered. */
+	if (getrlimit(what, &now) == 0 && now.rlim_max < n) {
+		r.rlim_cur = r.rlim_max = now.rlim_max;
+	}
 	if (setrlimit(what, &r) == -1) {
 		log_msg(LOG_ERR, "crash", "setrlimit %d: %s", what, strerror(errno));
 		_exit(111);
 	}
+}
+
+/* `n`, or the limit there is: without root it cannot be raised. */
+static rlim_t
+at_most(int what, rlim_t n)
+{
+	struct rlimit r;
+
+	return geteuid() == 0 || getrlimit(what, &r) == -1 || r.rlim_max > n ? n : r.rlim_max;
 }
 
 static void
@@ -122,27 +147,59 @@ become(uid_t uid, gid_t gid, int dirfd)
 }
 
 void
-priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t fsize)
+priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
 	int smtp = role != PRIV_WARDEN;
+	rlim_t files = role == PRIV_SMTP ? SMTP_NOFILE : at_most(RLIMIT_NOFILE, WARDEN_NOFILE);
 
+	if (role != PRIV_RESOLVER) {
+		limit(RLIMIT_NOFILE, files);
+	}
 	if (ids->root) {
 		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);
 	}
-	/* Set after the ids, which clear it: no warden outlives main. */
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 && errno != EINVAL) {
 		log_msg(LOG_ERR, "crash", "no_new_privs: %s", strerror(errno));
 		_exit(111);
 	}
 	limit(RLIMIT_CORE, 0);
-	limit(RLIMIT_FSIZE, fsize >= RLIM_INFINITY / 2 ? RLIM_INFINITY : (rlim_t)fsize);
-	if (role != PRIV_RESOLVER) {
-		limit(RLIMIT_NPROC, 0);
-		/* 0-4 are all an smtp process may ever have; see session_descriptors in warden.c. */
-		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
+	if (role == PRIV_SMTP) {
+		/* Each of its children, and more than any honest session needs: the end of one that ignores all else. */
+		limit(RLIMIT_CPU, TIMEOUT_SESSION);
 	}
+	if (role == PRIV_RESOLVER) {
+		limit(RLIMIT_FSIZE, 0);
+		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	}
+}
+
+/* What ends a session's process with its parent. A warden tidies up; an smtp process is not asked. */
+static int
+death_signal(enum priv_role role)
+{
+	return role == PRIV_WARDEN ? SIGTERM : SIGKILL;
+}
+
+void
+priv_session(enum priv_role role, const char *name, uint64_t fsize, pid_t parent)
+{
+	prctl(PR_SET_NAME, name, 0, 0, 0);
+	/* Set after the ids, which clear it. */
+	prctl(PR_SET_PDEATHSIG, death_signal(role), 0, 0, 0);
+	if (parent != 0 && getppid() != parent) {
+		_exit(111);
+	}
+	limit(RLIMIT_NPROC, 0);
+	if (fsize < RLIM_INFINITY / 2) {
+		limit(RLIMIT_FSIZE, (rlim_t)fsize);
+	}
+}
+
+pid_t
+priv_fork(void)
+{
+	return (pid_t)syscall(SYS_clone, PRIV_FORK_FLAGS, 0, 0, 0, 0);
 }
 
 void
@@ -182,6 +239,7 @@ struct bpf_prog {
 #define FILTER_MODE 2
 #define OFFSET_NR 0
 #define OFFSET_ARCH 4
+#define OFFSET_ARG(n) ((__BYTE_ORDER == __BIG_ENDIAN ? 20U : 16U) + 8U * (n)) /* its low half */
 
 /* AUDIT_ARCH_* of linux/audit.h. */
 #if defined(__x86_64__)
@@ -204,7 +262,10 @@ struct bpf_prog {
 #error "priv.c knows no seccomp architecture token for this CPU: add it, or set SECCOMP to 0"
 #endif
 
-/* Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. */
+/*
+ * Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. See also
+ * make_filter() for what a nursery, whose children inherit its filter, needs besides.
+ */
 static const int smtp_calls[] = {
 	SYS_read,
 	SYS_write,
@@ -216,6 +277,8 @@ static const int smtp_calls[] = {
 	SYS_exit_group,
 	SYS_rt_sigreturn,
 	SYS_restart_syscall,
+	SYS_getrandom,
+	SYS_getppid,
 #ifdef SYS_poll
 	SYS_poll,
 #endif
@@ -253,6 +316,12 @@ static const int warden_calls[] = {
 	SYS_linkat,
 	SYS_unlinkat,
 	SYS_fsync,
+#ifdef SYS_sync_file_range
+	SYS_sync_file_range,
+#endif
+#ifdef SYS_sync_file_range2
+	SYS_sync_file_range2,
+#endif
 	SYS_lseek,
 	SYS_fchmod,
 	SYS_socket,
@@ -271,7 +340,6 @@ static const int warden_calls[] = {
 	SYS_mremap,
 	SYS_getpid,
 	SYS_gettid,
-	SYS_getrandom,
 	SYS_wait4,
 	SYS_eventfd2,
 	SYS_rt_sigaction,
@@ -354,7 +422,7 @@ _Static_assert(CALLS_MAX / 2 * 5 <= 255, "the search jumps over half of the rang
 /* One role's program, made once by main, so that a session only has to load it. */
 static struct filter {
 	uint16_t len; /* 0: not made yet */
-	struct bpf_insn insn[6 + 5 * CALLS_MAX];
+	struct bpf_insn insn[4 + 8 + 2 * 5 + 5 * CALLS_MAX];
 } filters[PRIV_ROLES];
 
 /* A run of consecutive system call numbers that are allowed. */
@@ -385,6 +453,31 @@ search(struct filter *f, const struct range *r, size_t n)
 	search(f, r, half);
 	*jump = (struct bpf_insn){ BPF_JUMP_ABOVE, (uint8_t)(f->len - left), 0, r[half].first };
 	search(f, r + half, n - half);
+}
+
+/* System call `nr` with `a` as its first argument; anything else in it kills. */
+static void
+only(struct filter *f, uint32_t nr, uint32_t a)
+{
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 4, nr };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG(0) };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, a };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+}
+
+/* prctl(): a name, or to be ended by `sig`. */
+static void
+only_prctl(struct filter *f, uint32_t sig)
+{
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 7, SYS_prctl };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG(0) };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 3, 0, PR_SET_NAME };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 3, PR_SET_PDEATHSIG };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG(1) };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, sig };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
 }
 
 /* Put call numbers into v[0..n), sorted. Returns the new n. */
@@ -423,6 +516,10 @@ make_filter(struct filter *f, enum priv_role role)
 	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
+	/* The last steps of priv_session(), and the fork before it, which RLIMIT_NPROC then forbids. */
+	only_prctl(f, (uint32_t)death_signal(role));
+	only(f, SYS_prlimit64, 0);
+	only(f, SYS_clone, PRIV_FORK_FLAGS);
 	/* What is above the last range is killed, the x32 system calls, which share the token and have bit 30 set, among them. */
 	search(f, r, n);
 }

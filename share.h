@@ -13,9 +13,9 @@
 #include <stdint.h>
 
 struct share_slot {
-	_Atomic int32_t warden; /* pid, 0 = free; written by main */
-	_Atomic int32_t smtp;   /* pid of the warden's smtp process, 0 = none (yet); written by the warden */
-	_Atomic int32_t loggedin;
+	_Atomic int32_t warden, smtp; /* pids, 0 = none: free when both are; written by main */
+	_Atomic int32_t loggedin;     /* written by the warden */
+	char sid[20];
 	int64_t evicted; /* when main told it to go, 0 = not */
 	int64_t start;
 	struct addr client;
@@ -28,8 +28,11 @@ struct share_penalty {
 };
 
 struct share_radius {
-	int64_t dead_until; /* asked last until then */
-	struct addr addr;   /* where the name points; all zero = not known yet */
+	int64_t dead_until;     /* asked last until then */
+	int64_t answered;       /* when it last did */
+	int64_t told;           /* when the log began to get `lines` about it */
+	uint32_t lines, untold; /* since then; left out since the last one */
+	struct addr addr;       /* where the name points; all zero = not known yet */
 };
 
 struct share_tls {

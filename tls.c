@@ -57,16 +57,21 @@ wait_for(struct conn *c, int fd, short events, int64_t until)
 static enum conn_status
 raw_read(struct conn *c, void *p, size_t cap, size_t *len, int64_t until)
 {
+	/* Where the last read took all it could there is probably more; else the client still has to think. */
+	int wait = !c->eager;
+
 	for (;;) {
-		enum conn_status st = wait_for(c, c->rfd, POLLIN, until);
+		enum conn_status st = wait ? wait_for(c, c->rfd, POLLIN, until) : CONN_OK;
 		ssize_t n;
 
 		if (st != CONN_OK) {
 			return st;
 		}
+		wait = 1;
 		n = read(c->rfd, p, cap);
 		if (n > 0) {
 			*len = (size_t)n;
+			c->eager = c->nonblock && *len == cap && c->busy;
 			c->octets_in += (uint64_t)n;
 			return CONN_OK;
 		}
@@ -80,9 +85,10 @@ static enum conn_status
 raw_write(struct conn *c, const void *p, size_t len, int64_t until)
 {
 	const uint8_t *s = p;
+	int wait = !c->nonblock;
 
 	while (len > 0) {
-		enum conn_status st = wait_for(c, c->wfd, POLLOUT, until);
+		enum conn_status st = wait ? wait_for(c, c->wfd, POLLOUT, until) : CONN_OK;
 		ssize_t n;
 
 		if (st == CONN_STOP) {
@@ -94,6 +100,7 @@ raw_write(struct conn *c, const void *p, size_t len, int64_t until)
 		if (st != CONN_OK) {
 			return st;
 		}
+		wait = 1;
 		n = write(c->wfd, s, len);
 		if (n == -1 && errno != EINTR && errno != EAGAIN) {
 			return CONN_EOF;
@@ -266,13 +273,14 @@ static const br_ssl_session_cache_class cache_class = {
 };
 
 void
-conn_init(struct conn *c, int rfd, int wfd)
+conn_init(struct conn *c, int rfd, int wfd, int nonblock)
 {
 	memset(c, 0, offsetof(struct conn, sc));
 	c->rfd = rfd;
 	c->wfd = wfd;
 	c->watch = -1;
 	c->deadline = INT64_MAX;
+	c->nonblock = nonblock;
 }
 
 void
@@ -310,8 +318,9 @@ conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_
 	br_ssl_server_set_cache(&c->sc, &c->cache);
 }
 
-void
-conn_seed_tls(struct conn *c)
+/* Seed the engine: in each process anew. */
+static void
+seed_engine(struct conn *c)
 {
 	br_ssl_engine_context *eng = &c->sc.eng;
 	uint8_t seed[32];
@@ -331,6 +340,7 @@ conn_start_tls(struct conn *c, int timeout_ms)
 	if (st != CONN_OK) {
 		return st;
 	}
+	seed_engine(c);
 	br_ssl_engine_set_buffers_bidi(&c->sc.eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
 	if (!br_ssl_server_reset(&c->sc)) {
 		c->tls_error = br_ssl_engine_last_error(&c->sc.eng);
@@ -409,6 +419,15 @@ conn_pending(struct conn *c)
 		return 0;
 	}
 	return len;
+}
+
+int
+conn_line_pending(struct conn *c)
+{
+	size_t len = c->in_len;
+	const uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->sc.eng, &len) : c->in + c->in_pos;
+
+	return p != NULL && memchr(p, '\n', len) != NULL;
 }
 
 enum conn_status

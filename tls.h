@@ -33,8 +33,10 @@ enum conn_status {
 
 struct conn {
 	int rfd, wfd;
-	int watch; /* ends the wait when its other end closes: the warden is gone; -1 = none */
-	int tls;   /* established */
+	int watch;    /* ends the wait when its other end closes: the warden is gone; -1 = none */
+	int nonblock; /* reading and writing may be tried without waiting first */
+	int eager;    /* the next read may be */
+	int tls;      /* established */
 	int resumed;
 	int tls_error;    /* BearSSL's number */
 	int busy;         /* in a transaction: conn_stop waits */
@@ -56,16 +58,14 @@ struct conn {
 /* Set by a signal handler: blocking calls return CONN_STOP at once. */
 extern volatile sig_atomic_t conn_stop;
 
-/* Begin a plain connection. Leaves the TLS engine as it is. */
-void conn_init(struct conn *c, int rfd, int wfd);
+/* Begin a plain connection; `nonblock`: the descriptors are so. Leaves the TLS engine as it is. */
+void conn_init(struct conn *c, int rfd, int wfd, int nonblock);
 /*
  * Set up the TLS engine. Main does it once for all sessions that it will fork: the engine asks the CPU what it can, and in a virtual
  * machine each such question costs as much as a fork. Only the addresses of `chain` and `w` are kept.
  */
 void conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w);
-/* Seed it: in each process anew, before that gives up its privileges. */
-void conn_seed_tls(struct conn *c);
-/* Handshake. Any plain input still buffered is the caller's to refuse first. */
+/* Seed the engine, and shake hands. Any plain input still buffered is the caller's to refuse first. */
 enum conn_status conn_start_tls(struct conn *c, int timeout_ms);
 
 /*
@@ -78,6 +78,9 @@ void conn_take(struct conn *c, size_t n);
 void conn_take_wipe(struct conn *c, size_t n);
 /* Octets that can be had without reading from the network. */
 size_t conn_pending(struct conn *c);
+
+/* 1 when a whole line is among them. */
+int conn_line_pending(struct conn *c);
 
 /* Queue octets for sending; conn_flush() or the next blocking read sends them. */
 enum conn_status conn_write(struct conn *c, const void *p, size_t len, int timeout_ms);

@@ -66,11 +66,14 @@ log_refusal(struct warden *w, const char *at, enum verdict v, const char *addr)
 }
 
 static void
-log_spool_error(const struct warden *w, const char *doing)
+log_spool_error(struct warden *w, const char *doing)
 {
 	struct log_line l;
 	int saved = errno;
 
+	if (++w->troubles > NOTES_MAX) {
+		return;
+	}
 	warden_event(&l, w, LOG_ERR, "spool");
 	log_text(&l, "msg", doing);
 	log_text(&l, "error", strerror(saved));
@@ -79,10 +82,19 @@ log_spool_error(const struct warden *w, const char *doing)
 
 /* ---- TLS ---- */
 
+/* All answers to one message from smtp go back in one. `fd`: a descriptor to go with them, or -1. */
 static int
-answer(const struct warden *w, const void *m, size_t len, int fd)
+answer(struct warden *w, const void *m, size_t len, int fd)
 {
-	return msg_send(w->sock, m, len, fd);
+	if (len > sizeof w->out - w->out_len) {
+		return -1;
+	}
+	memcpy(w->out + w->out_len, m, len);
+	w->out_len += len;
+	if (fd != -1) {
+		w->out_fd = fd;
+	}
+	return 0;
 }
 
 static int
@@ -143,7 +155,7 @@ on_tlsup(struct warden *w, union msg_any *m)
 /* ---- login ---- */
 
 static int
-answer_verdict(const struct warden *w, uint32_t type, enum verdict v, int fd)
+answer_verdict(struct warden *w, uint32_t type, enum verdict v, int fd)
 {
 	struct msg_verdict r = { .type = type, .verdict = (uint32_t)v };
 
@@ -339,6 +351,7 @@ on_mail(struct warden *w, union msg_any *any)
 		w->size = any->mail.size;
 		w->utf8 = any->mail.utf8 != 0;
 	} else {
+		w->refused_before = 1;
 		log_refusal(w, "mail", v, w->env.sender);
 	}
 	return answer_verdict(w, MSG_MAIL, v, -1);
@@ -394,6 +407,7 @@ on_rcpt(struct warden *w, union msg_any *any)
 		w->env.rcpts++;
 		w->state = WS_RCPT;
 	} else {
+		w->refused_before = 1;
 		log_refusal(w, "rcpt", v, rcpt);
 	}
 	return answer_verdict(w, MSG_RCPT, v, -1);
@@ -469,7 +483,7 @@ on_data(struct warden *w, union msg_any *any)
 	struct buf head;
 	int64_t now = time(NULL);
 	enum verdict v = V_OK;
-	int rc;
+	int fd = -1;
 
 	if (any->data.helo_len >= sizeof any->data.helo) {
 		return -1;
@@ -486,7 +500,7 @@ on_data(struct warden *w, union msg_any *any)
 		log_spool_error(w, "cannot make a message file");
 	} else {
 		add_trace(&head, w, any->data.helo, any->data.helo_len, now);
-		if (head.full || write_all(w->spool.fd, head.p, head.len) == -1) {
+		if (head.full || write_all(w->spool.fd, head.p, head.len) == -1 || (fd = spool_lend(&w->spool)) == -1) {
 			v = verdict_of_errno(errno);
 			log_spool_error(w, "cannot write a message file");
 			spool_abort(&w->spool);
@@ -496,9 +510,8 @@ on_data(struct warden *w, union msg_any *any)
 		log_refusal(w, "data", v, NULL);
 		return answer_verdict(w, MSG_DATA, v, -1);
 	}
-	rc = answer_verdict(w, MSG_DATA, V_OK, w->spool.fd);
 	w->state = WS_DATA;
-	return rc;
+	return answer_verdict(w, MSG_DATA, V_OK, fd);
 }
 
 /* What smtp has written: not more than allowed, and ending with LF, or qmail-remote could never deliver it. */
@@ -539,8 +552,13 @@ static int
 on_commit(struct warden *w, union msg_any *any)
 {
 	struct msg_commit_reply r;
-	enum verdict v = check_file(w);
+	enum verdict v;
 
+	/* What is acknowledged must stay as it is: nobody who could still write to it may be left. */
+	if (!spool_returned(&w->spool)) {
+		return -1;
+	}
+	v = check_file(w);
 	if (v == V_OK && spool_commit(&w->spool, &w->env) == -1) {
 		v = verdict_of_errno(errno);
 		log_spool_error(w, "cannot make a message durable");
@@ -567,6 +585,10 @@ static int
 on_reset(struct warden *w, union msg_any *any)
 {
 	(void)any;
+	/* Or files that are gone would pile up, open or on their way; and so many of them that no session gets another one. */
+	if (w->state == WS_DATA && !spool_returned(&w->spool)) {
+		return -1;
+	}
 	reset(w);
 	return 0;
 }
@@ -635,62 +657,131 @@ static const struct request {
 	unsigned states;
 	unsigned most;
 	int (*act)(struct warden *w, union msg_any *m);
+	int batch; /* may stand in one message with others of these */
 } requests[MSG_COUNT] = {
-	[MSG_SIGN] = { sizeof(struct msg_sign), WS_OPEN, 1, on_sign },
-	[MSG_TLSGET] = { sizeof(struct msg_tlsget), WS_OPEN, 1, on_tlsget },
-	[MSG_TLSPUT] = { sizeof(struct msg_tlssession), WS_OPEN, 1, on_tlsput },
-	[MSG_TLSUP] = { sizeof(struct msg_tlsup), WS_OPEN, 1, on_tlsup },
-	[MSG_AUTH] = { sizeof(struct msg_auth), WS_OPEN, AUTH_REQUESTS_MAX, on_auth },
-	[MSG_MAIL] = { sizeof(struct msg_mail), WS_OPEN, MANY, on_mail },
-	[MSG_RCPT] = { sizeof(struct msg_rcpt), WS_MAIL | WS_RCPT, MANY, on_rcpt },
-	[MSG_DATA] = { sizeof(struct msg_data), WS_RCPT, MANY, on_data },
-	[MSG_COMMIT] = { sizeof(struct msg_commit), WS_DATA, MANY, on_commit },
-	[MSG_RESET] = { sizeof(struct msg_simple), WS_ANY, MANY, on_reset },
-	[MSG_NOTE] = { sizeof(struct msg_note), WS_ANY, MANY, on_note },
+	[MSG_SIGN] = { sizeof(struct msg_sign), WS_OPEN, 1, on_sign, 0 },
+	[MSG_TLSGET] = { sizeof(struct msg_tlsget), WS_OPEN, 1, on_tlsget, 0 },
+	[MSG_TLSPUT] = { sizeof(struct msg_tlssession), WS_OPEN, 1, on_tlsput, 0 },
+	[MSG_TLSUP] = { sizeof(struct msg_tlsup), WS_OPEN, 1, on_tlsup, 0 },
+	[MSG_AUTH] = { sizeof(struct msg_auth), WS_OPEN, AUTH_REQUESTS_MAX, on_auth, 0 },
+	[MSG_MAIL] = { sizeof(struct msg_mail), WS_OPEN, MANY, on_mail, 1 },
+	[MSG_RCPT] = { sizeof(struct msg_rcpt), WS_MAIL | WS_RCPT, MANY, on_rcpt, 1 },
+	[MSG_DATA] = { sizeof(struct msg_data), WS_RCPT, MANY, on_data, 1 },
+	[MSG_COMMIT] = { sizeof(struct msg_commit), WS_DATA, MANY, on_commit, 0 },
+	[MSG_RESET] = { sizeof(struct msg_simple), WS_ANY, MANY, on_reset, 0 },
+	[MSG_NOTE] = { sizeof(struct msg_note), WS_ANY, MANY, on_note, 0 },
 };
+
+/* The request at the start of p[0..len), or NULL when there is none of the right length. */
+static const struct request *
+request_at(const uint8_t *p, size_t len, uint32_t *type)
+{
+	if (len < sizeof *type) {
+		return NULL;
+	}
+	memcpy(type, p, sizeof *type);
+	if (*type >= MSG_COUNT || requests[*type].act == NULL || len < requests[*type].size) {
+		return NULL;
+	}
+	return &requests[*type];
+}
+
+/* Whether a message is one request, or some that may come together, and nothing else. */
+static int
+well_formed(const uint8_t *p, size_t len)
+{
+	const struct request *r;
+	uint32_t type;
+	unsigned n = 0;
+
+	for (size_t pos = 0; pos < len || n == 0; pos += r->size) {
+		r = request_at(p + pos, len - pos, &type);
+		if (r == NULL || (!r->batch && r->size != len) || n++ == BATCH_MAX) {
+			return 0;
+		}
+	}
+	return 1;
+}
+
+static int
+act(struct warden *w, const struct request *r, uint32_t type, const uint8_t *p)
+{
+	static union msg_any m;
+
+	if (w->count[type] >= r->most) {
+		return -1;
+	}
+	w->count[type]++;
+	if (((unsigned)w->state & r->states) == 0) {
+		/* smtp could not know yet that what came before would be refused. */
+		return w->refused_before ? answer_verdict(w, type, V_SKIPPED, -1) : -1;
+	}
+	memcpy(&m, p, r->size);
+	return r->act(w, &m);
+}
+
+/* A descriptor that was in an answer is smtp's alone. */
+static int
+drop_fd(struct warden *w, int rc)
+{
+	if (w->out_fd != -1) {
+		close(w->out_fd);
+		w->out_fd = -1;
+	}
+	return rc;
+}
 
 int
 warden_dispatch(struct warden *w, const void *p, size_t len)
 {
-	static union msg_any m;
 	const struct request *r;
 	uint32_t type;
+	int rc;
 
-	if (len < sizeof type || len > sizeof m) {
+	if (!well_formed(p, len)) {
 		return -1;
 	}
-	memcpy(&type, p, sizeof type);
-	if (type >= MSG_COUNT || requests[type].act == NULL) {
-		return -1;
+	w->out_len = 0;
+	w->out_fd = -1;
+	w->refused_before = 0;
+	for (size_t pos = 0; pos < len; pos += r->size) {
+		r = request_at((const uint8_t *)p + pos, len - pos, &type);
+		if (r == NULL || act(w, r, type, (const uint8_t *)p + pos) == -1) {
+			return drop_fd(w, -1);
+		}
 	}
-	r = &requests[type];
-	if (len != r->size || ((unsigned)w->state & r->states) == 0 || w->count[type] >= r->most) {
-		return -1;
+	rc = w->out_len == 0 ? 0 : msg_send(w->sock, w->out, w->out_len, w->out_fd);
+	if (rc == -1 && errno != EPIPE && errno != ECONNRESET) {
+		log_spool_error(w, "cannot answer smtp");
 	}
-	w->count[type]++;
-	memcpy(&m, p, len);
-	return r->act(w, &m);
+	explicit_bzero(w->out, w->out_len);
+	return drop_fd(w, rc == 0 ? 0 : 1);
 }
 
-static void
-make_info(struct warden *w)
+void
+session_name(struct session *se)
 {
 	static const char hex[] = "0123456789abcdef";
-	const struct config *c = w->house->config;
-	struct smtp_info *i = &w->info;
 	uint8_t r[8];
 
-	i->profile = w->session->listen->profile;
-	i->relayclient = w->session->client_policy.relay;
-	i->tls_ready = c->chain.key_type != 0;
-	i->databytes = w->session->client_policy.databytes;
-	str_copy(i->me, sizeof i->me, c->me);
-	str_copy(i->greeting, sizeof i->greeting, c->greeting);
 	random_bytes(r, sizeof r);
 	for (size_t k = 0; k < sizeof r; k++) {
-		i->session[2 * k] = hex[r[k] >> 4];
-		i->session[2 * k + 1] = hex[r[k] & 15];
+		se->sid[2 * k] = hex[r[k] >> 4];
+		se->sid[2 * k + 1] = hex[r[k] & 15];
 	}
+	se->sid[16] = '\0';
+}
+
+void
+session_info(struct smtp_info *i, const struct config *c, const struct session *se)
+{
+	i->profile = se->listen->profile;
+	i->relayclient = se->client_policy.relay;
+	i->tls_ready = c->chain.key_type != 0;
+	i->databytes = se->client_policy.databytes;
+	str_copy(i->me, sizeof i->me, c->me);
+	str_copy(i->greeting, sizeof i->greeting, c->greeting);
+	str_copy(i->session, sizeof i->session, se->sid);
 }
 
 struct warden *
@@ -710,15 +801,17 @@ warden_init(const struct house *h, struct session *se)
 	w->spool.host = h->config->me;
 	w->spool.prefix = h->config->spool_prefix;
 	addr_text(&se->client, w->client);
-	make_info(w);
+	session_info(&w->info, h->config, se);
 	return w;
 }
 
 struct warden *
 warden_for_test(const struct house *h, struct session *se, int sock)
 {
-	struct warden *w = warden_init(h, se);
+	struct warden *w;
 
+	session_name(se);
+	w = warden_init(h, se);
 	w->sock = sock;
 	return w;
 }

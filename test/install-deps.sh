@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench fuzz pkg:NAME; default: build test
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench fuzz power pkg:NAME; default: build test
 #
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
@@ -12,9 +12,11 @@ build="gcc make musl-dev linux-libc-dev xz-utils ca-certificates binutils"
 unit="libc6-dev libcmocka-dev openssl"
 peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket-ssl-perl msmtp curl openssl"
 demo="$peers util-linux"
-test="$unit $peers python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
+guest="qemu-system-x86 busybox-static e2fsprogs"
+test="$unit $peers $guest python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
 lint="clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
 bench="$peers"
+power="python3 $guest f2fs-tools btrfs-progs xfsprogs"
 fuzz="clang libclang-rt-14-dev"
 
 check=
@@ -29,9 +31,10 @@ for word; do
 	lint) packages="$packages $lint" ;;
 	bench) packages="$packages $bench" ;;
 	fuzz) packages="$packages $fuzz" ;;
+	power) packages="$packages $power" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|fuzz|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|fuzz|power|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done

@@ -8,6 +8,7 @@ help:
 	@echo 'test-unit         cmocka programs of test/unit, under ASan and UBSan'
 	@echo 'test-integration  pytest, test/integration, on ./mailstile'
 	@echo 'demo bench fuzz   test/demo.sh, test/bench/bench.sh, test/fuzz/run.sh'
+	@echo 'power             cuts the power of a guest under load, on several file systems (test/power/machine.py): most of an hour'
 	@echo 'size              section and file sizes against the budget of the board'
 	@echo 'lint              compilers'"'"' analysers, clang-tidy, cppcheck, shellcheck, mandoc, format (test/lint.sh)'
 	@echo 'install           DESTDIR, PREFIX (/usr/local): the binary and its manual pages'
@@ -49,6 +50,32 @@ $(B)/unit/%: test/unit/%.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -MMD -MP -MT $@ -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $(B)/libmailstile.a $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
+
+# The power-cut machine; `make test` runs a short form of it. The build beside it forgets to flush directories: it must be caught.
+power:
+	$(Q)test/install-deps.sh build power
+	+$(Q)$(MAKE) --no-print-directory all power-control
+	$(Q)PYTHONDONTWRITEBYTECODE=1 MAILSTILE='$(abspath $(PROG))' /usr/bin/python3 test/power/machine.py \
+		--control '$(abspath $(B)/power/mailstile)' $(POWER_ARGS)
+power-control: $(B)/power/mailstile
+
+$(B)/power/queue.o: queue.c $(wildcard *.h) test/power/nodirsync.h $(B)/flags $(B)/ready
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -include test/power/nodirsync.h -c -o $@ $<
+
+$(B)/power/mailstile: $(B)/power/queue.o $(OBJ) $(LIBS)
+	$(call say,LINK,$@)
+	$(Q)$(call LINK,$(B)/power/queue.o $(filter-out $(B)/queue.o,$(OBJ)))
+
+# The same program with an smtp process that does what its client says.
+HOSTILE := $(B)/mailstile-hostile
+.PHONY: hostile
+hostile: $(HOSTILE)
+$(HOSTILE): test/hostile/hostile.c $(OBJ) $(LIBS) $(B)/flags
+	$(call say,LINK,$@)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
+	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=warden_dispatch,--wrap=malloc
 
 demo:
 	$(Q)test/install-deps.sh build demo

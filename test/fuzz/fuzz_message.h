@@ -94,14 +94,33 @@ fuzz_send_with(const void *m, size_t len, unsigned fds)
 	CHECK(sendmsg(fuzz_sock[1], &h, MSG_NOSIGNAL) == (ssize_t)len);
 }
 
+/* The next message into p[BATCH_OCTETS]: one request or, behind an octet from 32 up, some. Returns its length. */
+static size_t
+fuzz_requests(struct input *in, uint8_t *p, unsigned *how)
+{
+	unsigned count = in->len > 0 && in->p[0] >= 32 && in->p[0] <= 32 + BATCH_MAX ? take_octet(in) - 31U : 1;
+	size_t len = 0;
+
+	while (count-- > 0) {
+		union msg_any m;
+		size_t n = fuzz_message(in, &m, how);
+
+		if (len + n <= BATCH_OCTETS) {
+			memcpy(p + len, &m, n);
+			len += n;
+		}
+	}
+	return len;
+}
+
 /*
  * The way of a message to the warden, as session.c takes it. `how`: with so many descriptors, which it must not have, and so many octets
  * behind it. 1 when the warden gets it.
  */
 static int
-fuzz_carry(const union msg_any *m, size_t *n, unsigned how)
+fuzz_carry(uint8_t *p, size_t *n, unsigned how)
 {
-	static uint8_t mem[sizeof(union msg_any) + 64], got[sizeof(union msg_any) + 1];
+	static uint8_t got[BATCH_OCTETS + 1];
 	unsigned fds = how % 9;
 	int next, low;
 	long r;
@@ -111,16 +130,15 @@ fuzz_carry(const union msg_any *m, size_t *n, unsigned how)
 	}
 	low = dup(0);
 	close(low);
-	memcpy(mem, m, sizeof *m);
 	*n += how / 9;
-	fuzz_send_with(mem, *n, fds);
+	fuzz_send_with(p, *n, fds);
 	r = msg_recv(fuzz_sock[0], got, sizeof got, NULL, 0);
 	if (fds > 0) {
 		CHECK(r == -1 && errno == EBADMSG);
 	} else if (*n > sizeof got) {
 		CHECK(r == -1 && errno == EMSGSIZE);
 	} else {
-		CHECK(r == (long)*n && memcmp(got, mem, (size_t)r) == 0);
+		CHECK(r == (long)*n && memcmp(got, p, (size_t)r) == 0);
 	}
 	/* None of the descriptors stays. */
 	next = dup(0);
@@ -129,13 +147,16 @@ fuzz_carry(const union msg_any *m, size_t *n, unsigned how)
 	return r > 0;
 }
 
-/* Receive the answer, if there is one, and use the file that came with it as smtp would. */
+static int fuzz_held = -1; /* a file that came in an answer and was not closed */
+
+/* Receive the answers, if there are any, and use the file that came with them as smtp would, or keep it. */
 static void
 fuzz_use_answer(struct input *in)
 {
 	union msg_any m;
 	char text[256];
 	int fd;
+	unsigned how;
 	long n = msg_recv(fuzz_sock[1], &m, sizeof m, &fd, 0);
 
 	if (fuzz_answer.len == 0) {
@@ -145,8 +166,23 @@ fuzz_use_answer(struct input *in)
 	CHECK(n == (long)fuzz_answer.len && memcmp(&m, &fuzz_answer.m, fuzz_answer.len) == 0);
 	CHECK((fd != -1) == (fuzz_answer.fd != -1));
 	if (fd != -1) {
-		write_all(fd, text, take_octets(in, text, take_octet(in)));
-		close(fd);
+		how = take_octet(in);
+		write_all(fd, text, take_octets(in, text, how));
+		if (how < 250 || fuzz_held != -1) {
+			close(fd);
+		} else {
+			fuzz_held = fd;
+			model.held = 1;
+		}
+	}
+}
+
+static void
+fuzz_let_go(void)
+{
+	if (fuzz_held != -1) {
+		close(fuzz_held);
+		fuzz_held = -1;
 	}
 }
 

@@ -19,6 +19,7 @@ static struct {
 	enum state state;
 	unsigned count[MSG_COUNT], fails;
 	int key, loggedin, relay;
+	int held;                  /* somebody can still write to the message, or to one before */
 	const char *from, *append; /* forced sender; what goes behind recipients of listed clients */
 	char user[AUTH_USER_MAX + 1];
 	char sender[SMTP_PATH_MAX + 4];
@@ -65,38 +66,75 @@ model_text(const char *p, uint32_t len)
 	return 1;
 }
 
-/* Is request p[0..len) within the rules? */
+/* Are these requests that may be in one message: a single one, or some about one transaction? */
 static int
-model_allows(const void *p, size_t len)
+model_message(const uint8_t *p, size_t len)
 {
-	union msg_any m;
+	uint32_t type;
+	unsigned n = 0;
 
-	memset(&m, 0, sizeof m);
-	memcpy(&m, p, len < sizeof m ? len : sizeof m);
-	if (len < 4 || m.type == 0 || m.type >= MSG_COUNT || len != fuzz_request_size[m.type]) {
-		return 0;
+	do {
+		if (len < sizeof type) {
+			return 0;
+		}
+		memcpy(&type, p, sizeof type);
+		if (type == 0 || type >= MSG_COUNT || len < fuzz_request_size[type] || n++ == BATCH_MAX) {
+			return 0;
+		}
+		p += fuzz_request_size[type];
+		len -= fuzz_request_size[type];
+		if ((type < MSG_MAIL || type > MSG_DATA) && (n > 1 || len > 0)) {
+			return 0;
+		}
+	} while (len > 0);
+	return 1;
+}
+
+/* Is the transaction where this belongs? */
+static int
+model_in_place(uint32_t type)
+{
+	switch (type) {
+	case MSG_RCPT:
+		return (model.state & (WS_MAIL | WS_RCPT)) != 0;
+	case MSG_DATA:
+		return model.state == WS_RCPT;
+	case MSG_COMMIT:
+		return model.state == WS_DATA;
+	case MSG_RESET:
+	case MSG_NOTE:
+		return 1;
+	default:
+		return model.state == WS_OPEN;
 	}
-	switch (m.type) {
+}
+
+/* Is it within the rules otherwise? */
+static int
+model_allows(const union msg_any *m)
+{
+	switch (m->type) {
 	case MSG_SIGN:
-		return model.state == WS_OPEN && model.count[m.type] == 0 && m.sign.len <= 64 && model.key;
+		return model.count[m->type] == 0 && m->sign.len <= 64 && model.key;
 	case MSG_TLSGET:
 	case MSG_TLSPUT:
 	case MSG_TLSUP:
-		return model.state == WS_OPEN && model.count[m.type] == 0;
+		return model.count[m->type] == 0;
 	case MSG_AUTH:
-		return model.state == WS_OPEN && !model.loggedin && model.fails < AUTH_TRIES_MAX &&
-		    model.count[m.type] < AUTH_REQUESTS_MAX && m.auth.user_len < 256 && m.auth.pass_len < 256;
+		return !model.loggedin && model.fails < AUTH_TRIES_MAX && model.count[m->type] < AUTH_REQUESTS_MAX &&
+		    m->auth.user_len < 256 && m->auth.pass_len < 256;
 	case MSG_MAIL:
-		return model.state == WS_OPEN && m.mail.len <= SMTP_PATH_MAX && model_text(m.mail.addr, m.mail.len);
+		return m->mail.len <= SMTP_PATH_MAX && model_text(m->mail.addr, m->mail.len);
 	case MSG_RCPT:
-		return (model.state & (WS_MAIL | WS_RCPT)) != 0 && m.rcpt.len > 0 && m.rcpt.len <= SMTP_PATH_MAX &&
-		    model_text(m.rcpt.addr, m.rcpt.len);
+		return m->rcpt.len > 0 && m->rcpt.len <= SMTP_PATH_MAX && model_text(m->rcpt.addr, m->rcpt.len);
 	case MSG_DATA:
-		return model.state == WS_RCPT && m.data.helo_len < 256;
+		return m->data.helo_len < 256;
 	case MSG_COMMIT:
-		return model.state == WS_DATA;
+		return !model.held;
+	case MSG_RESET:
+		return model.state != WS_DATA || !model.held;
 	case MSG_NOTE:
-		return m.note.kind > 0 && m.note.kind < NOTE_COUNT;
+		return m->note.kind > 0 && m->note.kind < NOTE_COUNT;
 	default:
 		return 1;
 	}

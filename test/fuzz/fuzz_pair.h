@@ -11,22 +11,30 @@
 #define PAIR_WARDEN 3 /* numbers of the two ends of a socket that is not there */
 #define PAIR_SMTP 4
 
+static char pair_command[SMTP_COMMAND_MAX + 1]; /* DATA or BDAT */
+
 /* The message that is in the file now is what came in. */
 static void
 pair_check_message(void)
 {
-	static char command[SMTP_COMMAND_MAX + 1];
-	ssize_t n;
+	ssize_t n = 0;
 
-	if (model.state == WS_RCPT) {
-		fuzz_data_at = fuzz_stream_at();
-		memcpy(command, session.line, session.line_len + 1);
-	} else if (model.state == WS_DATA && !wire.conn->tls) {
+	if (!wire.conn->tls && model.state == WS_DATA) {
 		n = pread(warden->spool.fd, fuzz_file, sizeof fuzz_file, (off_t)fuzz_head);
 		CHECK(n >= 0);
 		fuzz_check_text(fuzz_file, (size_t)n);
-		fuzz_check_message(fuzz_file, (size_t)n, command);
+		fuzz_check_message(fuzz_file, (size_t)n, pair_command);
 	}
+}
+
+/* What the warden says waits here for smtp, and the descriptor with it. */
+static void
+pair_answer(const void *m, size_t len, int fd)
+{
+	CHECK(len <= sizeof fuzz_answer.m);
+	fuzz_answer.len = len;
+	memcpy(&fuzz_answer.m, m, len);
+	fuzz_answer.fd = fd == -1 ? -1 : dup(fd);
 }
 
 int
@@ -35,9 +43,7 @@ __wrap_msg_send(int sock, const void *m, size_t len, int fd)
 	uint32_t type;
 
 	if (sock == PAIR_WARDEN) {
-		fuzz_answer.len = len;
-		fuzz_answer.fd = fd;
-		memcpy(&fuzz_answer.m, m, len);
+		pair_answer(m, len, fd);
 		return 0;
 	}
 	CHECK(sock == PAIR_SMTP && fd == -1);
@@ -45,8 +51,12 @@ __wrap_msg_send(int sock, const void *m, size_t len, int fd)
 		return -1;
 	}
 	memcpy(&type, m, sizeof type);
-	if (type == MSG_DATA || type == MSG_COMMIT) {
+	if (type == MSG_COMMIT) {
 		pair_check_message();
+	}
+	if (session.file == -1) {
+		fuzz_data_at = fuzz_stream_at(); /* in case DATA is in it */
+		memcpy(pair_command, session.line, session.line_len < sizeof pair_command ? session.line_len + 1 : 0);
 	}
 	/* Whatever a client sends, smtp keeps to the rules: else strangers could make main believe that smtp was taken over. */
 	CHECK(fuzz_dispatch(m, len) == 0);
@@ -63,7 +73,8 @@ __wrap_msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
 	CHECK(fuzz_answer.len == cap && (fd != NULL || fuzz_answer.fd == -1));
 	memcpy(m, &fuzz_answer.m, cap);
 	if (fd != NULL) {
-		*fd = fuzz_answer.fd == -1 ? -1 : dup(fuzz_answer.fd);
+		*fd = fuzz_answer.fd;
+		fuzz_answer.fd = -1;
 	}
 	return (long)cap;
 }
@@ -74,6 +85,9 @@ fuzz_pair(unsigned flags, const struct input *in)
 {
 	fuzz_warden_begin(flags, PAIR_WARDEN);
 	fuzz_client(&warden->info, &warden->house->config->chain, PAIR_SMTP, in);
+	if (fuzz_answer.fd != -1) {
+		close(fuzz_answer.fd);
+	}
 	fuzz_warden_end();
 }
 

@@ -261,7 +261,7 @@ fuzz_judge(const uint8_t *p, size_t len)
 {
 	enum radius_result r = p[0] == PW_ACCESS_ACCEPT ? RADIUS_ACCEPT : RADIUS_REJECT;
 	unsigned authenticators = 0;
-	size_t i = HEADER, known = 0;
+	size_t i = HEADER;
 
 	if (len < HEADER || (p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE)) {
 		return 0;
@@ -272,10 +272,7 @@ fuzz_judge(const uint8_t *p, size_t len)
 			return 0;
 		}
 		authenticators += p[i] == MESSAGE_AUTHENTICATOR;
-		/* Of those that are read, only so many are looked at. */
-		known += p[i] == PW_SERVICE_TYPE ||
-		    (p[i + 1] > 2 && (p[i] == PW_REPLY_MESSAGE || p[i] == PW_CLASS || p[i] == PW_USER_NAME));
-		if (p[i] == PW_SERVICE_TYPE && known <= ATTRIBUTES_MAX &&
+		if (p[i] == PW_SERVICE_TYPE &&
 		    (p[i + 1] != 6 || memcmp(p + i + 2, (const uint8_t[]){ 0, 0, 0, RADIUS_SERVICE_TYPE }, 4) != 0)) {
 			r = RADIUS_REJECT;
 		}

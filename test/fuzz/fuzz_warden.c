@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * An smtp process that was taken over: any messages, in any order, to the warden. Input: flags of the session, then messages: a type and
- * its fields, or, with 128 added, so many octets as they come (fuzz_message.h).
+ * An smtp process that was taken over: any messages, in any order, to the warden. Input: flags of the session, then messages of one request or
+ * some: of each a type and its fields, or, with 128 added, so many octets as they come (fuzz_message.h).
  * LDFLAGS: -Wl,--wrap=radius_ask,--wrap=log_end,--wrap=msg_send
  */
 #include "fuzz_message.h"
@@ -26,16 +26,17 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	CHECK(fuzz_sock[0] != -1 || msg_pair(fuzz_sock) == 0);
 	fuzz_warden_begin(take_octet(&in), fuzz_sock[0]);
 	while (in.len > 0) {
-		union msg_any m;
+		static uint8_t m[BATCH_OCTETS + 32];
 		unsigned how;
-		size_t n = fuzz_message(&in, &m, &how);
+		size_t n = fuzz_requests(&in, m, &how);
 
-		if (!fuzz_carry(&m, &n, how) || fuzz_dispatch(&m, n) == -1) {
+		if (!fuzz_carry(m, &n, how) || fuzz_dispatch(m, n) == -1) {
 			break;
 		}
 		fuzz_use_answer(&in);
 	}
 	CHECK(recv(fuzz_sock[1], &(char){ 0 }, 1, MSG_DONTWAIT) == -1);
+	fuzz_let_go();
 	fuzz_warden_end();
 	return 0;
 }

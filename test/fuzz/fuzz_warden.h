@@ -280,60 +280,101 @@ fuzz_check_right(uint32_t type)
 	}
 }
 
-/* What warden.c promises when it answers request `type` with what is in fuzz_answer. */
-static void
-fuzz_check_answer(uint32_t type)
+/* What warden.c promises about its answer to request `type`, at the start of p[0..len). Returns the answer's length. */
+static size_t
+fuzz_check_answer(uint32_t type, const void *p, size_t len)
 {
-	const union msg_any *a = &fuzz_answer.m;
-	enum verdict v = (enum verdict)a->verdict.verdict;
+	union msg_any a;
+	size_t size = type == MSG_SIGN ? sizeof a.sign_reply
+	    : type == MSG_TLSGET       ? sizeof a.tlssession
+	    : type == MSG_COMMIT       ? sizeof a.commit_reply
+				       : sizeof a.verdict;
 
-	CHECK(a->type == type);
-	CHECK(fuzz_answer.len ==
-	    (type == MSG_SIGN            ? sizeof a->sign_reply
-		    : type == MSG_TLSGET ? sizeof a->tlssession
-		    : type == MSG_COMMIT ? sizeof a->commit_reply
-					 : sizeof a->verdict));
-	CHECK((fuzz_answer.fd != -1) == (type == MSG_DATA && v == V_OK));
+	CHECK(len >= size);
+	memcpy(&a, p, size);
+	CHECK(a.type == type);
 	if (type >= MSG_AUTH) {
-		CHECK(v >= V_OK && v < V_COUNT);
-		if (v == V_OK && type != MSG_AUTH) {
+		CHECK(a.verdict.verdict >= V_OK && a.verdict.verdict < V_SKIPPED);
+		if (a.verdict.verdict == V_OK && type != MSG_AUTH) {
 			fuzz_check_right(type);
 		}
 	}
+	return size;
 }
 
-/* Hand the warden a request and see that it does what the model does. */
-static int
-fuzz_dispatch(const void *m, size_t len)
+/* The trace is in the message file now, and nothing else. */
+static void
+fuzz_check_head(void)
 {
-	int allowed = model_allows(m, len);
-	union msg_any request;
-	enum verdict v = V_OK;
+	ssize_t n = pread(warden->spool.fd, fuzz_file, sizeof fuzz_file, 0);
 
-	fuzz_answer.len = 0;
-	CHECK(warden_dispatch(warden, m, len) == (allowed ? 0 : -1));
-	if (!allowed) {
-		CHECK(fuzz_answer.len == 0);
+	CHECK(n > 0);
+	fuzz_head = (size_t)n;
+	CHECK(fuzz_check_trace(fuzz_file, fuzz_head) >= 3);
+}
+
+/*
+ * One request of a message, which has `rc`, and the answers to it and those behind it. Returns the length of the answer; -1 when it was against
+ * the rules. *refused: one before it was.
+ */
+static long
+fuzz_check_request(const union msg_any *m, const uint8_t *p, size_t len, int *refused)
+{
+	union msg_any a = { .verdict = { m->type, V_OK } };
+	size_t n = 0;
+
+	if (!model_in_place(m->type) && *refused) {
+		CHECK(len >= sizeof a.verdict &&
+		    memcmp(p, &(struct msg_verdict){ m->type, V_SKIPPED }, sizeof a.verdict) == 0);
+		return sizeof a.verdict;
+	}
+	if (!model_in_place(m->type) || !model_allows(m)) {
 		return -1;
 	}
-	memcpy(&request, m, len);
-	if (request.type == MSG_TLSPUT || request.type == MSG_TLSUP || request.type == MSG_RESET ||
-	    request.type == MSG_NOTE) {
-		CHECK(fuzz_answer.len == 0);
-	} else {
-		fuzz_check_answer(request.type);
-		v = (enum verdict)fuzz_answer.m.verdict.verdict;
+	if (m->type != MSG_TLSPUT && m->type != MSG_TLSUP && m->type != MSG_RESET && m->type != MSG_NOTE) {
+		n = fuzz_check_answer(m->type, p, len);
+		memcpy(&a, p, n);
 	}
-	model_after(&request, &fuzz_answer.m, v, warden->spool.kind);
-	model_compare(warden);
-	if (request.type == MSG_DATA && v == V_OK) {
-		ssize_t n = pread(warden->spool.fd, fuzz_file, sizeof fuzz_file, 0);
+	*refused |= m->type >= MSG_AUTH && m->type <= MSG_RCPT && a.verdict.verdict != V_OK;
+	model_after(m, &a, m->type < MSG_AUTH ? V_OK : (enum verdict)a.verdict.verdict, warden->spool.kind);
+	return (long)n;
+}
 
-		CHECK(n > 0);
-		fuzz_head = (size_t)n;
-		CHECK(fuzz_check_trace(fuzz_file, fuzz_head) >= 3);
+/* Hand the warden a message and see that it does what the model does. */
+static int
+fuzz_dispatch(const void *p, size_t len)
+{
+	int rc, refused = 0, broken = !model_message(p, len);
+	size_t at = 0;
+	union msg_any m = { 0 };
+
+	fuzz_answer.len = 0;
+	fuzz_answer.fd = -1;
+	rc = warden_dispatch(warden, p, len);
+	CHECK(rc == -1 ? fuzz_answer.len == 0 && fuzz_answer.fd == -1 : rc == 0);
+	if (rc == -1 && !broken) { /* what it would have said to the requests before the bad one */
+		fuzz_answer.len = warden->out_len;
+		memcpy(&fuzz_answer.m, warden->out, sizeof fuzz_answer.m);
 	}
-	return 0;
+	for (size_t pos = 0; pos < len && !broken; pos += fuzz_request_size[m.type]) {
+		long n;
+
+		memcpy(&m, (const uint8_t *)p + pos, sizeof m.type);
+		memcpy(&m, (const uint8_t *)p + pos, fuzz_request_size[m.type]);
+		n = fuzz_check_request(&m, (const uint8_t *)&fuzz_answer.m + at, fuzz_answer.len - at, &refused);
+		broken = n == -1;
+		at += n > 0 ? (size_t)n : 0;
+	}
+	CHECK(rc == (broken ? -1 : 0));
+	if (rc == 0) {
+		CHECK(
+		    at == fuzz_answer.len && (fuzz_answer.fd != -1) == (m.type == MSG_DATA && model.state == WS_DATA));
+		model_compare(warden);
+		if (fuzz_answer.fd != -1) {
+			fuzz_check_head();
+		}
+	}
+	return rc;
 }
 
 static void

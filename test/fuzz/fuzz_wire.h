@@ -28,13 +28,14 @@ static struct {
 	int error;        /* of the next read */
 	int gone;         /* the warden's end is closed */
 	int stuck;        /* the client does not read */
+	int polled;       /* the wait before said that there is something to read */
 	int closed;       /* we have shut down our side */
 	size_t write_max; /* what one write takes; 0 = all */
 	size_t got, said; /* octets from and to the client */
 	uint8_t stream[1 << 14], reply[1 << 17];
 } wire;
 static int64_t wire_now = WIRE_START;
-static uint64_t wire_random;
+static uint64_t wire_random, wire_seed = 1;
 
 int64_t __wrap_mono_ms(void);
 void __wrap_random_bytes(void *p, size_t len);
@@ -145,6 +146,7 @@ wire_ppoll(struct pollfd *p, nfds_t n, const struct timespec *ts, const sigset_t
 		return 1;
 	}
 	p[0].revents = r == 1 ? p[0].events : 0;
+	wire.polled = r == 1 && p[0].events == POLLIN;
 	return r;
 }
 
@@ -153,19 +155,25 @@ wire_read(int fd, void *p, size_t cap)
 {
 	size_t n;
 
-	CHECK(fd == WIRE_FD && cap > 0);
+	CHECK(fd == WIRE_FD && cap > 0 && (wire.polled || wire.conn->nonblock));
 	if (wire.error != 0) {
 		errno = wire.error;
 		wire.error = wire.error == EAGAIN ? 0 : wire.error;
 		return -1;
 	}
 	if (wire_tls()) {
-		return (ssize_t)wire_tls_read(p, cap);
+		n = wire_tls_read(p, cap);
+	} else {
+		n = take_octets(&wire.packet, p, cap);
+		CHECK(n <= sizeof wire.stream - wire.got);
+		memcpy(wire.stream + wire.got, p, n);
+		wire.got += n;
 	}
-	n = take_octets(&wire.packet, p, cap);
-	CHECK(n <= sizeof wire.stream - wire.got);
-	memcpy(wire.stream + wire.got, p, n);
-	wire.got += n;
+	if (n == 0 && !wire.polled) {
+		errno = EAGAIN;
+		return -1;
+	}
+	wire.polled = 0;
 	return (ssize_t)n;
 }
 
@@ -174,7 +182,11 @@ wire_write(int fd, const void *p, size_t len)
 {
 	size_t room = sizeof wire.reply - wire.said;
 
-	CHECK(fd == WIRE_FD && len > 0 && !wire.closed);
+	CHECK(fd == WIRE_FD && len > 0 && !wire.closed && (!wire.stuck || wire.conn->nonblock));
+	if (wire.stuck) {
+		errno = EAGAIN;
+		return -1;
+	}
 	len = wire.write_max != 0 && len > wire.write_max ? wire.write_max : len;
 	len = len > room && room > 0 ? room : len; /* more is said than anybody listens to */
 	memcpy(wire.reply + wire.said, p, room > 0 ? len : 0);
@@ -213,9 +225,10 @@ wire_begin(struct conn *c, const struct input *script)
 	wire.script = *script;
 	wire.conn = c;
 	wire_now = WIRE_START;
-	wire_random = 1;
+	wire_random = wire_seed;
 	conn_stop = 0;
-	conn_init(c, WIRE_FD, WIRE_FD);
+	c->chain = NULL;                                        /* a fresh engine */
+	conn_init(c, WIRE_FD, WIRE_FD, (int)(script->len & 1)); /* as main makes them, or as they come from inetd */
 }
 
 #endif

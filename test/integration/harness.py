@@ -11,6 +11,7 @@ import shlex
 import signal
 import ssl
 import subprocess
+import threading
 import time
 
 import smtpc
@@ -102,6 +103,7 @@ class Server:
         self.control = os.path.join(self.home, "control")
         self.queue = os.path.join(self.home, "queue")
         self.logfile = os.path.join(self.top, "log")
+        self.events, self.read_to, self.reading = [], 0, threading.Lock()  # of the log
         self.process, self.pid = None, None
         self.crash_expected = False
         os.makedirs(self.control, 0o755)
@@ -204,14 +206,18 @@ class Server:
 
     def log(self, ev=None, **want):
         """Events so far. Every line must be one; sanitizers' reports are not."""
-        out = []
-        text = tools.read(self.logfile).decode("utf-8", "surrogateescape") if os.path.exists(self.logfile) else ""
-        for line in text.split("\n")[:-1]:
-            assert line.startswith("ev="), "not a log line: %r\n%s" % (line, text[-4000:])
-            event = Event(line)
-            if ev in (None, event["ev"]) and all(event.get(k) == str(v) for k, v in want.items()):
-                out.append(event)
-        return out
+        with self.reading:
+            if os.path.exists(self.logfile):
+                with open(self.logfile, "rb") as f:
+                    f.seek(self.read_to)
+                    new = f.read().rpartition(b"\n")[0]
+                # Each line is looked at once, since many tests look often.
+                for line in new.decode("utf-8", "surrogateescape").split("\n") if new else []:
+                    assert line.startswith("ev="), "not a log line: %r\n%s" % (line, self.tail())
+                    self.events.append(Event(line))
+                self.read_to += len(new) + 1 if new else 0
+            events = list(self.events)
+        return [e for e in events if ev in (None, e["ev"]) and all(e.get(k) == str(v) for k, v in want.items())]
 
     def wait_log(self, ev, timeout=None, **want):
         """The last such event, once there is one."""
@@ -229,8 +235,15 @@ class Server:
     # ---- processes
 
     def pairs(self):
-        """[(warden, smtp)] of the sessions."""
-        return [(w.pid, s.pid) for w in tools.children(self.pid) for s in tools.children(w.pid)]
+        """[(warden, smtp)] of the sessions: by their names, which carry the session's number."""
+        found = {p.name: p.pid for p in tools.children(self.pid)}
+        return [(pid, found["stile-smtp " + name.split()[1]]) for name, pid in sorted(found.items())
+                if name.startswith("stile-ward ") and "stile-smtp " + name.split()[1] in found]
+
+    def nurseries(self):
+        """(wardens', smtps') nursery."""
+        found = {p.name: p.pid for p in tools.children(self.pid)}
+        return found["stile-wardens"], found["stile-smtps"]
 
     def pair(self):
         """The pair of the only session."""

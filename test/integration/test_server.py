@@ -293,13 +293,34 @@ def test_crashes_do_not_pile_up(make_server):
     server.crash_expected = True
     for _ in range(20):
         c = server.session("smtp")
-        pairs = server.pairs()
-        os.kill(pairs[-1][1], CRASH)
+        os.kill(server.pair()[1], CRASH)
         c.rest()
     assert 1 <= len(server.log("reexec")) <= 3
     with server.session("smtp") as c:
         c.mail(rcpts=["you@local.example"])
     server.take()
+
+
+def test_signals_come_through_a_crowd(make_server):
+    """
+    ppoll() returns at once when a client waits, and then delivers no signal. With always another client waiting, ended sessions were not
+    reaped, until all slots seemed taken and everybody read 421; SIGHUP and SIGTERM had to wait, too.
+    """
+    server = make_server(listen=PLAIN)
+    server.kill(signal.SIGSTOP)
+    crowd = []
+    for _ in range(60):
+        crowd.append(socket.socket())
+        crowd[-1].bind((tools.fresh_address(), 0))
+        crowd[-1].connect(("127.0.0.1", server.port["smtp"]))
+    server.kill(signal.SIGHUP)
+    server.kill(signal.SIGCONT)
+    server.wait_log("connect")
+    poll(lambda: server.log("reload"), "ev=reload")
+    events = [e["ev"] for e in server.log() if e["ev"] in ("connect", "reload")]
+    assert events.index("reload") < 20, events
+    for c in crowd:
+        c.close()
 
 
 def test_limits_survive_reexecution(make_server):
