@@ -51,7 +51,7 @@ $(B)/unit/%: test/unit/%.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -MMD -MP -MT $@ -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $(B)/libmailstile.a $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
 
-# The power-cut machine; `make test` runs a short form of it. The build beside it forgets to flush directories: it must be caught.
+# The power-cut machine; `make test` runs a short form of it. The build beside it flushes nothing: it must be caught.
 power:
 	$(Q)test/install-deps.sh build power
 	+$(Q)$(MAKE) --no-print-directory all power-control
@@ -59,10 +59,10 @@ power:
 		--control '$(abspath $(B)/power/mailstile)' $(POWER_ARGS)
 power-control: $(B)/power/mailstile
 
-$(B)/power/queue.o: queue.c $(wildcard *.h) test/power/nodirsync.h $(B)/flags $(B)/ready
+$(B)/power/queue.o: queue.c $(wildcard *.h) test/power/nosync.h $(B)/flags $(B)/ready
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -include test/power/nodirsync.h -c -o $@ $<
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -include test/power/nosync.h -c -o $@ $<
 
 $(B)/power/mailstile: $(B)/power/queue.o $(OBJ) $(LIBS)
 	$(call say,LINK,$@)

@@ -215,6 +215,16 @@ class Message:
         return b" ".join(x.strip() for x in self.head[1:]).decode()
 
 
+def has_journal(path):
+    """As queue.c sees it: whether the file system keeps names and blocks in order, so that one flush is enough."""
+    kind = run("stat", "-f", "-c", "%t", path).text.strip()
+    dev = os.stat(path).st_dev
+    link = "/sys/dev/block/%d:%d" % (os.major(dev), os.minor(dev))
+    name = os.path.basename(os.readlink(link)) if os.path.islink(link) else "?"
+    task = "/sys/fs/ext4/%s/journal_task" % name
+    return kind == "58465342" or (kind == "ef53" and os.path.exists(task) and read(task).strip().isdigit())
+
+
 # ---- Processes -------------------------------------------------------------------------------------------------------
 
 Process = collections.namedtuple("Process", "pid ppid session state name")

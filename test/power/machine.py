@@ -218,7 +218,7 @@ class Machine:
 
 
 def control(work, binary, **kw):
-    """The eye test: a build that forgets directories, one client that leaves the disk alone between two messages. Losses are due."""
+    """The eye test: a build that flushes nothing, one client that leaves the disk alone between two messages. Losses are due."""
     m = Machine(work, "ext4", "queue", binary, **kw)
     try:
         log, clients = m.life(m.blank(), 1, 0.03, True, 60, limit=40)
