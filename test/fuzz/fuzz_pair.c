@@ -16,5 +16,6 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	unsigned flags = take_octet(&in);
 
 	fuzz_pair(flags, &in);
+	fuzz_pair_by_line(flags, &in);
 	return 0;
 }

@@ -28,6 +28,8 @@ static struct {
 	int error;        /* of the next read */
 	int gone;         /* the warden's end is closed */
 	int stuck;        /* the client does not read */
+	int by_line;      /* what is read is a line at most */
+	int events;       /* there were some */
 	int polled;       /* the wait before said that there is something to read */
 	int closed;       /* we have shut down our side */
 	size_t write_max; /* what one write takes; 0 = all */
@@ -36,6 +38,7 @@ static struct {
 } wire;
 static int64_t wire_now = WIRE_START;
 static uint64_t wire_random, wire_seed = 1;
+static int wire_by_line;
 
 int64_t __wrap_mono_ms(void);
 void __wrap_random_bytes(void *p, size_t len);
@@ -75,6 +78,7 @@ wire_event(int64_t ms)
 			return 1;
 		}
 		wire.packet = take_packet(&wire.script);
+		wire.events |= wire.packet.len == 0;
 		switch (wire.packet.len > 0 ? 0 : take_octet(&wire.script)) {
 		case 'T': /* time */
 			pass = 100 * (int64_t)take_octet(&wire.script) * take_octet(&wire.script);
@@ -164,6 +168,11 @@ wire_read(int fd, void *p, size_t cap)
 	if (wire_tls()) {
 		n = wire_tls_read(p, cap);
 	} else {
+		if (wire.by_line && wire.packet.len > 0) {
+			const uint8_t *lf = memchr(wire.packet.p, '\n', wire.packet.len);
+
+			cap = lf != NULL && (size_t)(lf - wire.packet.p) < cap ? (size_t)(lf - wire.packet.p) + 1 : cap;
+		}
 		n = take_octets(&wire.packet, p, cap);
 		CHECK(n <= sizeof wire.stream - wire.got);
 		memcpy(wire.stream + wire.got, p, n);
@@ -224,6 +233,7 @@ wire_begin(struct conn *c, const struct input *script)
 	memset(&wire, 0, offsetof(__typeof__(wire), stream));
 	wire.script = *script;
 	wire.conn = c;
+	wire.by_line = wire_by_line;
 	wire_now = WIRE_START;
 	wire_random = wire_seed;
 	conn_stop = 0;
