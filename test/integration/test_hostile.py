@@ -510,10 +510,13 @@ def test_written_while_it_is_committed(server):
             assert h.verdict(h.facts.data()) == h.facts["V_OK"]
             h.poke(b"racing\n")
             where = h.scratch
-            records = [h.record("x", hostile.system_call("write", 4, where, 7)) for _ in range(30)] + [h.record("x", hostile.system_call("close", 4))]
+            write, wait = (h.record("x", hostile.system_call(*c)) for c in (("write", 4, where, 7), ("poll", 0, 0, 40)))
+            records = [write] * 30 + [h.record("x", hostile.system_call("close", 4))]
             records.insert(n * 31 // 19, h.record("m", h.facts.commit()))
+            if n % 4 == 0:
+                records.insert(-1, wait)  # the file stays open for a while
             h.sock.sendall(b"".join(records))
-            for _ in range(31):
+            for _ in range(len(records) - 1):
                 try:
                     h.take("x")
                 except Gone:

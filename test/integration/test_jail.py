@@ -424,7 +424,7 @@ def test_main_signals_only_its_own(jail):
     victim = subprocess.Popen(["sh", "-c", "sleep 1000 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
     child = int(victim.stdout.readline())
     try:
-        for parent, pid in ((victim.pid, child), (os.getpid(), victim.pid), (1, child), (jail.pid, child)):
+        for parent, pid in ((victim.pid, child), (child, victim.pid), (child, child), (0, child)):
             with Hostile(jail) as h:
                 assert struct.unpack("<q", h.warden_execute(b"K" + struct.pack("<QQ", parent, pid)))[0] == 0
                 with jail.connect("smtp") as c:  # main wakes up, and looks at the slots
@@ -477,6 +477,30 @@ def test_nurseries(jail):
             assert target not in listeners or not target.startswith("socket:"), (n, target)
     for number in key_numbers(jail):
         assert not holders(smtps, number) and len(holders(wardens, number)) == 1
+
+
+@root
+def test_secrets_are_kept_out_of_dumps(make_server):
+    """The one mapping that has them: not in a core dump, not in swap, in main as in its wardens."""
+    from test_privilege import holders, key_numbers
+    server = make_server(radius="127.0.0.1:%d %s 1 0\n" % (tools.free_port(socket.SOCK_DGRAM), radius.SECRET), listen={"smtp": "smtp 127.0.0.1:{}"})
+    for pid in (server.pid, server.nurseries()[0]):
+        (line,) = holders(pid, key_numbers(server)[0])
+        assert holders(pid, radius.SECRET.encode()) == [line]
+        smaps = tools.read("/proc/%d/smaps" % pid).decode()
+        flags = re.search("^%s.*?^VmFlags: (.*?)$" % re.escape(line.split()[0]), smaps, re.M | re.S).group(1).split()
+        assert "dd" in flags
+        if pid == server.pid:
+            assert "lo" in flags
+
+
+def test_security_names_tests():
+    """Every name in brackets in SECURITY.md is a test of ours."""
+    text = tools.read(os.path.join(tools.TREE, "SECURITY.md")).decode()
+    names = {n for group in re.findall(r"\[([a-z0-9_,\s]+?)(?:,\s+and[^\]]*)?\]", text) for n in re.split(r",\s+", group)}
+    where = os.path.join(tools.TREE, "test", "integration")
+    tests = {n for f in os.listdir(where) if f.endswith(".py") for n in re.findall(r"^def test_(\w+)", tools.read(os.path.join(where, f)).decode(), re.M)}
+    assert len(names) > 60 and names <= tests, names - tests
 
 
 @root
