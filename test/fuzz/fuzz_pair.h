@@ -120,8 +120,7 @@ fuzz_pair_by_line(unsigned flags, const struct input *in)
 	uint64_t sum = 0;
 
 	/* Events do not come at the same time, and what follows STARTTLS at once does not mean the same. */
-	if (wire.events || wire.stuck || wire.said == sizeof wire.reply || in->len == 0 ||
-	    (flags & 8) != 0) {
+	if (wire.events || wire.stuck || wire.said == sizeof wire.reply || in->len == 0 || (flags & 8) != 0) {
 		return;
 	}
 	for (unsigned i = 0; i < messages; i++) {

@@ -21,6 +21,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	net.open = -1;
 	net.v6 = flags & 1;
 	net.full = (flags & 2) != 0;
+	net.no_route = (flags & 8) != 0;
 	fuzz_fill(name, 1 + take_octet(&in) % AUTH_USER_MAX);
 	fuzz_fill(password, 1 + take_octet(&in) % AUTH_PASSWORD_MAX);
 	fuzz_fill(called, sizeof called - 1);

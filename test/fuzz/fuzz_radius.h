@@ -54,7 +54,7 @@ static struct {
 	int server, open;      /* the one that is asked; its socket, or -1 */
 	unsigned tries, asked; /* asked: servers, one bit each */
 	size_t request_len, packet_len;
-	int v6, full;
+	int v6, full, no_route;
 	enum radius_result decided; /* by the last reply, 0 = not yet */
 	uint8_t request[RADIUS_PACKET_MAX], packet[RADIUS_PACKET_MAX], sent[RADIUS_PACKET_MAX];
 } net;
@@ -172,6 +172,10 @@ fuzz_send(int fd, const void *p, size_t len, int flags)
 	size_t i = HEADER;
 
 	CHECK(fd == net.open && flags == MSG_NOSIGNAL && len <= sizeof net.request && len >= HEADER + 18);
+	if (net.no_route) {
+		errno = ENETUNREACH;
+		return -1;
+	}
 	CHECK(net.decided == 0 && net.tries++ <= (unsigned)net_conf.server[net.server].retries);
 	/* A repetition is the same packet. */
 	CHECK(net.tries == 1 || (len == net.request_len && memcmp(p, net.sent, len) == 0));
@@ -255,6 +259,23 @@ fuzz_seal(uint8_t *p, size_t len, const char *secret)
 	memcpy(p + 4, mac, sizeof mac);
 }
 
+/* Spoil the Message-Authenticator of a sealed reply, and put the other seal right. 1, or 0 when it has none. */
+static int
+fuzz_spoil(uint8_t *p, size_t len, const char *secret)
+{
+	for (size_t i = HEADER; i + 17 < len && p[i + 1] >= 2; i += p[i + 1]) {
+		if (p[i] == MESSAGE_AUTHENTICATOR) {
+			uint8_t mac[16];
+
+			p[i + 2 + len % 16] ^= 1;
+			response_authenticator(mac, p, len, net.request, secret);
+			memcpy(p + 4, mac, sizeof mac);
+			return 1;
+		}
+	}
+	return 0;
+}
+
 /* What a reply that was sealed with the right secret must lead to; 0 when it must be dropped. */
 static enum radius_result
 fuzz_judge(const uint8_t *p, size_t len)
@@ -305,7 +326,9 @@ fuzz_poll(struct pollfd *fds, nfds_t n, int timeout)
 		fuzz_build();
 		fuzz_seal(
 		    net.packet, net.packet_len, event % EVENTS == BUILT ? net_secrets.radius[net.server] : "another");
-		if (event % EVENTS == BUILT) {
+		/* The highest ones: with the right secret, but for one of the two seals. */
+		if (event % EVENTS == BUILT &&
+		    (event < 224 || !fuzz_spoil(net.packet, net.packet_len, net_secrets.radius[net.server]))) {
 			net.decided = fuzz_judge(net.packet, net.packet_len);
 		}
 		return 1;
