@@ -43,8 +43,11 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 		CHECK(whole.b.octets == split.b.octets && whole.b.hops == split.b.hops && whole.len == split.len);
 		CHECK(memcmp(whole.text, split.text, whole.len) == 0 && (max == 0 || whole.b.octets <= max));
 		fuzz_check_text(whole.text, whole.len);
-		/* Nothing is added but the fields that were asked for, and a line between them and a body. */
-		CHECK(whole.len >= whole.b.octets && ((flags & 12) != 0 || whole.len == whole.b.octets));
+		/* Nothing is added but the fields that were asked for, and a line between them, or what is before the message, and a body. */
+		CHECK(whole.len >= whole.b.octets);
+		CHECK((flags & 12) != 0 || whole.len == whole.b.octets ||
+		    (whole.len == whole.b.octets + 1 && whole.text[0] == '\n'));
+		CHECK(whole.len == 0 || whole.text[0] > ' ' || whole.text[0] == '\n');
 		CHECK(whole.len - whole.b.octets <= strlen(FUZZ_DATE FUZZ_MSGID "\n"));
 	}
 	return 0;
