@@ -54,7 +54,8 @@ smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why, int64_t numbe
 	}
 	conn_close(c, 5000);
 	if (why != NOTE_EOF) {
-		conn_linger(c, 1000);
+		/* Who is sent away to make room must not hold it. */
+		conn_linger(c, why == NOTE_SHUTDOWN ? 100 : 1000);
 	}
 	/* Last, so that the warden wakes up once for it and for our end. */
 	smtp_note(s, why, number);

@@ -304,7 +304,10 @@ class Player:
         try:
             for _ in range(most):
                 if not self.step():
-                    broken = True
+                    # With the warden gone main ends the process at once: what came before must be heard before.
+                    broken, last = True, self.pending.pop()
+                    self.flush()
+                    self.pending.append(last)
                     break
                 if len(self.pending) > 20:
                     self.flush()
