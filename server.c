@@ -450,7 +450,13 @@ start_session(struct session *se, int fd)
 	atomic_store(&s->warden, (int32_t)warden);
 	atomic_store(&s->smtp, (int32_t)smtp);
 	if (rc == -1) {
-		refuse(fd, se->listen->profile, &se->client, "fork-failed");
+		if (smtp > 0) {
+			/* Without a warden it says 421 itself, which must not be said twice. */
+			log_refused(&se->client, "fork-failed");
+			close(fd);
+		} else {
+			refuse(fd, se->listen->profile, &se->client, "fork-failed");
+		}
 		server.pause_until = mono_ms() + 200;
 		return;
 	}
