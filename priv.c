@@ -107,25 +107,24 @@ static void
 limit(int what, rlim_t n)
 {
 	struct rlimit r = { n, n };
-	struct rlimit now;
+	int rc;
 
-	/* Without root it can only be lowered. */
-	if (getrlimit(what, &now) == 0 && now.rlim_max < n) {
-		r.rlim_cur = r.rlim_max = now.rlim_max;
+#ifdef VALGRIND
+	/* It has descriptors of its own above ours, and so lets nobody change the hard limit (make test-valgrind). */
+	if (what == RLIMIT_NOFILE && getrlimit(what, &r) == 0) {
+		r.rlim_cur = n;
 	}
-	if (setrlimit(what, &r) == -1) {
+#endif
+	rc = setrlimit(what, &r);
+	/* Without root it can only be lowered: then to what there is. */
+	if (rc == -1 && errno == EPERM && getrlimit(what, &r) == 0) {
+		r.rlim_cur = r.rlim_max;
+		rc = setrlimit(what, &r);
+	}
+	if (rc == -1) {
 		log_msg(LOG_ERR, "crash", "setrlimit %d: %s", what, strerror(errno));
 		_exit(111);
 	}
-}
-
-/* `n`, or the limit there is: without root it cannot be raised. */
-static rlim_t
-at_most(int what, rlim_t n)
-{
-	struct rlimit r;
-
-	return geteuid() == 0 || getrlimit(what, &r) == -1 || r.rlim_max > n ? n : r.rlim_max;
 }
 
 static void
@@ -150,10 +149,9 @@ void
 priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
 	int smtp = role != PRIV_WARDEN;
-	rlim_t files = role == PRIV_SMTP ? SMTP_NOFILE : at_most(RLIMIT_NOFILE, WARDEN_NOFILE);
 
 	if (role != PRIV_RESOLVER) {
-		limit(RLIMIT_NOFILE, files);
+		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? SMTP_NOFILE : WARDEN_NOFILE);
 	}
 	if (ids->root) {
 		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);

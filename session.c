@@ -290,6 +290,9 @@ session_inetd(const struct house *h, struct session *se)
 			_exit(WARDEN_FAILED);
 		}
 		close(4);
+		/* The warden may not signal it, nor the kernel for the warden, since its user is another one. The filter keeps this set. */
+		handle(SIGALRM, SIG_DFL);
+		alarm(TIMEOUT_SESSION + 60);
 		priv_filter(PRIV_SMTP);
 		session_smtp(h, se);
 	}

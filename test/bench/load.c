@@ -73,7 +73,8 @@ connect_to(int port, long i)
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	from.sin_addr.s_addr = htonl(0x7f000101 + (uint32_t)(i % 250));
 	in_len = 0;
-	if (fd == -1 || bind(fd, (struct sockaddr *)&from, sizeof from) == -1 || connect(fd, (struct sockaddr *)&a, sizeof a) == -1 || reply(fd) != 220 ||
+	if (fd == -1 || bind(fd, (struct sockaddr *)&from, sizeof from) == -1 ||
+	    connect(fd, (struct sockaddr *)&a, sizeof a) == -1 || reply(fd) != 220 ||
 	    put(fd, "EHLO bench.example\r\n", 20) == -1 || reply(fd) != 250) {
 		return -1;
 	}
@@ -150,7 +151,8 @@ main(int argc, char **argv)
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	for (long i = 0; i < sessions; i++) {
 		if (fork() == 0) {
-			_exit(session(port, i, messages / sessions + (i < messages % sessions), per, envelope, text, len));
+			_exit(session(
+			    port, i, messages / sessions + (i < messages % sessions), per, envelope, text, len));
 		}
 	}
 	while (wait(&status) != -1) {
@@ -158,5 +160,6 @@ main(int argc, char **argv)
 	}
 	clock_gettime(CLOCK_MONOTONIC, &b);
 	printf("%ld %.3f\n", messages, (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9);
+	free(text);
 	return bad > 0;
 }

@@ -3,20 +3,18 @@
 /*
  * The server with an smtp process that was taken over: linked with all of the real objects, it serves clients as ever, but for those from
  * 127.66.0.0/16 the smtp process does what its client says. It passes messages on to the warden and back, unseen, with any descriptors, and
- * makes any system call, before the filter is installed or after. A message that begins with HOSTILE_WARDEN takes the warden over in the same
- * way. Whatever the warden answers has been built on a painted stack and a painted heap. test/integration/hostile.py is the client.
+ * makes any system call. A message that begins with HOSTILE_WARDEN takes the warden over in the same way. Whatever the warden answers has been
+ * built on a painted stack and a painted heap. With HOSTILE_BARE in the environment nobody has a system call filter, as on a kernel that
+ * knows none. test/integration/hostile.py is the client.
  *
  * From the client: length (4 octets), kind, number of descriptors, descriptor, 0; payload. Kinds: m message for the warden, x execute, e no
- * more messages, f install the filter and go on. To the client: length, kind, descriptor + 1, 0, 0; payload. Kinds: m message from the warden,
- * x result, E the warden is gone.
+ * more messages. To the client: length, kind, descriptor + 1, 0, 0; payload. Kinds: m message from the warden, x result, E the warden is gone.
  */
 #include "msg.h"
 #include "smtp.h"
 #include "wardenint.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,12 +24,17 @@
 #include <unistd.h>
 
 #define HOSTILE_WARDEN 0x6c6f6f6b
+#define HOSTILE_NET 66
 #define PAINT 0xa5
 #define SIZE 131072
 #define HEAD 8
 
 void __real_smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_chain *chain, int sock);
 void __wrap_smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_chain *chain, int sock);
+_Noreturn void __real_session_smtp(const struct house *h, const struct session *se);
+_Noreturn void __wrap_session_smtp(const struct house *h, const struct session *se);
+void __real_priv_filter(enum priv_role role);
+void __wrap_priv_filter(enum priv_role role);
 _Noreturn void __real_smtp_run(void);
 _Noreturn void __wrap_smtp_run(void);
 int __real_warden_dispatch(struct warden *w, const void *p, size_t len);
@@ -369,12 +372,12 @@ pass_back(void)
 	return 1;
 }
 
-/* Work on the first record of `in`. 1 done, 0 it is not complete, -1 it must wait, 2 the filter is wanted. */
+/* Work on the first record of `in`. 1 done, 0 it is not complete, -1 it must wait. */
 static int
 work(int warden_there)
 {
 	uint32_t len;
-	int kind, rc = 1;
+	int kind;
 
 	if (in_len < HEAD) {
 		return 0;
@@ -395,36 +398,33 @@ work(int warden_there)
 		return -1;
 	} else if (kind == 'e') {
 		shutdown(3, SHUT_WR);
-	} else if (kind == 'f') {
-		rc = 2;
 	}
 	in_len -= HEAD + len;
 	memmove(in, in + HEAD + len, in_len);
-	return rc;
+	return 1;
 }
 
-/* Until the filter is wanted, or for ever; with the client gone it ends. */
-static void
+/* Until the client is gone. */
+static _Noreturn void
 obey(void)
 {
-	static int warden_there = 1;
-	int waits = 0;
+	int warden_there = 1;
 
 	for (;;) {
-		struct pollfd p[2] = { { .fd = 0, .events = in_len < sizeof in ? POLLIN : 0 },
-			{ .fd = warden_there ? 3 : -1, .events = (short)(POLLIN | (waits ? POLLOUT : 0)) } };
+		struct pollfd p[2] = { { .fd = 0 }, { .fd = -1, .events = POLLIN } };
 		int r;
 
 		while ((r = work(warden_there)) == 1) {
 		}
-		if (r == 2) {
-			return;
+		p[0].events = in_len < sizeof in ? POLLIN : 0;
+		if (warden_there) {
+			p[1].fd = 3;
+			p[1].events = (short)(r == -1 ? POLLIN | POLLOUT : POLLIN);
 		}
-		waits = r == -1;
 		if (poll(p, 2, -1) == -1) {
 			continue;
 		}
-		if (p[1].revents & (POLLIN | POLLHUP | POLLERR)) {
+		if ((p[1].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
 			warden_there = pass_back();
 		}
 		if (p[0].revents != 0) {
@@ -439,16 +439,19 @@ obey(void)
 }
 
 void
+__wrap_session_smtp(const struct house *h, const struct session *se)
+{
+	hostile = addr_is_v4(&se->client) && se->client.ip[12] == 127 && se->client.ip[13] == HOSTILE_NET;
+	__real_session_smtp(h, se);
+}
+
+void
 __wrap_smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_chain *chain, int sock)
 {
-	struct sockaddr_in peer;
-	socklen_t len = sizeof peer;
+	const char *peer = getenv("TCPREMOTEIP"); /* under inetd */
 
-	hostile = getpeername(0, (struct sockaddr *)&peer, &len) == 0 && peer.sin_family == AF_INET &&
-	    ntohl(peer.sin_addr.s_addr) >> 16 == (127U << 8 | 66);
-	if (hostile) {
-		obey();
-	} else {
+	hostile = hostile || (peer != NULL && strncmp(peer, "127.66.", 7) == 0);
+	if (!hostile) {
 		__real_smtp_prepare(info, c, chain, sock);
 	}
 }
@@ -459,8 +462,14 @@ __wrap_smtp_run(void)
 	if (!hostile) {
 		__real_smtp_run();
 	}
-	for (;;) {
-		obey();
+	obey();
+}
+
+void
+__wrap_priv_filter(enum priv_role role)
+{
+	if (getenv("HOSTILE_BARE") == NULL) {
+		__real_priv_filter(role);
 	}
 }
 

@@ -123,7 +123,7 @@ class Hostile:
     needles = {"the stack or the heap": PAINT}
     facts = None
 
-    def __init__(self, server, profile="smtp", source=None, filtered=True):
+    def __init__(self, server, profile="smtp", source=None):
         self.server = server
         self.sock = socket.socket()
         self.sock.settimeout(tools.PATIENCE)
@@ -138,8 +138,6 @@ class Hostile:
         if Hostile.facts is None:
             self.put("x", b"H")
             Hostile.facts = Facts(self.take("x")[0])
-        if filtered:
-            self.put("f")
 
     def __enter__(self):
         return self
@@ -205,17 +203,17 @@ class Hostile:
     def hand_over(self, message, count, fd):
         """A message with descriptors. All smtp processes together may have so many on their way; then it is tried again."""
         end = time.monotonic() + tools.PATIENCE
-        while time.monotonic() < end:
-            self.say(message, count, fd)
-            self.put("x", system_call("gettimeofday", 0, 0))
-            results = [struct.unpack("<q", self.take("x")[0])[0]]
-            if results[0] == 0:
-                return
-            assert results[0] in (-errno.ETOOMANYREFS, -errno.EPIPE, -errno.ECONNRESET), results
-            if results[0] != -errno.ETOOMANYREFS:
-                return
-            self.take("x")
-            time.sleep(0.01)
+        try:
+            while time.monotonic() < end:
+                self.say(message, count, fd)
+                self.put("x", system_call("gettimeofday", 0, 0))
+                result = struct.unpack("<q", self.take("x")[0])[0]
+                if result != -errno.ETOOMANYREFS:
+                    return
+                self.take("x")
+                time.sleep(0.01)
+        except Gone:
+            return
         raise AssertionError("too many descriptors on their way, for ever")
 
     def hear(self):
@@ -306,13 +304,10 @@ class Hostile:
 
     # ---- both
 
-    def pids(self, filtered=True):
+    def pids(self):
         """(warden, smtp)"""
-        if filtered:
-            warden = self.warden_call("getpid")
-            return [p for p in self.server.pairs() if p[0] == warden][0]
-        smtp = self.call("getpid")
-        return tools.poll(lambda: [p for p in self.server.pairs() if p[1] == smtp], "the pair")[0]
+        warden = self.warden_call("getpid")
+        return [p for p in self.server.pairs() if p[0] == warden][0]
 
     def wait_gone(self, timeout=None):
         """Until the process has ended."""

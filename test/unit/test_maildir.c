@@ -292,6 +292,7 @@ order(int journal)
 		char *end = strchr(p, '\n');
 		char *number = strstr(p, "1795303419.");
 
+		assert_got(end);
 		if (number != NULL && number < end) {
 			memmove(number, end, strlen(end) + 1);
 			end = number;
