@@ -5,7 +5,6 @@ import array
 import os
 import resource
 import socket
-import time
 
 import harness
 import tools
