@@ -9,7 +9,7 @@ test/install-deps.sh build lint && $make deps || exit 1
 failed=
 
 sources=$(ls -- *.c)
-ours=$(ls -- *.c *.h test/unit/*.[ch] test/fuzz/*.[ch] 2> /dev/null)
+ours=$(ls -- *.c *.h test/unit/*.[ch] test/fuzz/*.[ch] test/hostile/*.c 2> /dev/null)
 scripts=$(find . \( -path ./build -o -path ./.git \) -prune -o -type f -exec grep -lE '^#! ?/bin/(ba|da)?sh' {} +)
 
 # gcc's warnings as errors, with its path-sensitive analysis (leaks, double close, use after free).
