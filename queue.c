@@ -17,9 +17,13 @@
  * since the name in todo/ is the one that counts.
  *
  * Before the first flush both files are pushed out (sync_file_range). That is only a hint, but where a flush commits a journal it makes the
- * first one carry the blocks of both, and the flush of the envelope then has nothing left to commit: two commits a message, not three. What
- * may not be saved is any flush before the link: another session's commit can take the name in todo/ along at any time, and would leave it
- * with an empty envelope. test/power is the judge of all this.
+ * first one carry the blocks of both, and the flush of the envelope then has nothing left to commit: two commits a message, not three.
+ *
+ * On ext4 with a journal, and on XFS, one commit is enough. There both files are pushed out and waited for; then comes the link; then the
+ * envelope is flushed. Names and blocks go into the journal in the order in which they were made, so the commit that holds the link, whoever
+ * causes it, also holds all before it, and it flushes the disk's cache, where the data already are, before it counts. What is not enough even
+ * there is to leave the data to that commit: it then may hold the name in todo/ of an envelope that has no blocks yet. Other file systems
+ * (btrfs, f2fs, UBIFS, anything without a journal) promise less, and get every flush. test/power is the judge of all this.
  *
  * Wardens run this as USER_SPOOL with the spool as current (or root) directory. They never execute anything: no O_CLOEXEC, which costs
  * musl another system call.
@@ -34,10 +38,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define TRIES 9
+
+#define MAGIC_EXT 0xef53 /* ext2, ext3, ext4 */
+#define MAGIC_XFS 0x58465342
 
 int
 spool_sync_dir(const char *path)
@@ -165,12 +174,15 @@ queue_remove(struct spool *s)
 {
 	char name[64];
 
-	/* Envelope first: a mess file without one is only debris, an envelope without a mess file is a fault. */
-	if (s->made_todo) {
-		unlink(numbered(s, "todo", name, sizeof name));
+	/*
+	 * Envelope first, and on only when that is gone: a message without one is debris that is swept, an envelope without its message a fault
+	 * that nobody mends. An entry in todo/ that is gone already was taken by the reader, and with it the message.
+	 */
+	if (s->made_todo && unlink(numbered(s, "todo", name, sizeof name)) == -1) {
+		return;
 	}
-	if (s->made_intd) {
-		unlink(numbered(s, "intd", name, sizeof name));
+	if (s->made_intd && unlink(numbered(s, "intd", name, sizeof name)) == -1 && errno != ENOENT) {
+		return;
 	}
 	unlink(queue_name(s, name, sizeof name));
 }
@@ -207,38 +219,45 @@ write_envelope(struct spool *s, const struct envelope *e)
 	return -1;
 }
 
-/* Start, or with `wait` finish, writing a file out. A file system that cannot is no failure; an error is, since fsync() may not tell again. */
+/*
+ * Start, or with `wait` finish, writing a file out: data and the allocation of its blocks, but not what makes either durable. 1; 0 when the
+ * file system cannot; -1 with errno, which counts, since it may not be told again by fsync().
+ */
 static int
 push(int fd, int wait)
 {
 	unsigned how = SYNC_FILE_RANGE_WRITE | (wait ? SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WAIT_AFTER : 0);
 
-	if (sync_file_range(fd, 0, 0, how) == 0 || errno == ENOSYS || errno == EINVAL || errno == ESPIPE ||
-	    errno == EOPNOTSUPP) {
-		return 0;
+	if (sync_file_range(fd, 0, 0, how) == 0) {
+		return 1;
 	}
-	return -1;
+	return errno == ENOSYS || errno == EINVAL || errno == ESPIPE || errno == EOPNOTSUPP ? 0 : -1;
 }
 
-/* Make message and envelope durable, and the message's name. Closes `env`. 0 or -1. */
+int
+spool_before_link(const struct spool *s, int fd)
+{
+	int pushed = s->journal ? push(fd, 1) : 0;
+
+	return pushed == 0 ? fsync(fd) : pushed == 1 ? 0 : -1;
+}
+
+/* Message and envelope, and the message's name, as they must be before the link into todo/. */
 static int
 flush_both(const struct spool *s, int env)
 {
 	char messdir[32];
-	int rc = -1, saved;
+	int pushed = push(s->fd, 0), pushed_env = pushed == -1 ? -1 : push(env, 1);
 
+	pushed = pushed_env == -1 ? -1 : push(s->fd, 1);
+	if (pushed == -1) {
+		return -1;
+	}
+	if (s->journal && pushed && pushed_env) {
+		return 0;
+	}
 	str_fmt(messdir, sizeof messdir, "mess/%llu", (unsigned long long)(s->id % s->split));
-	if (push(s->fd, 0) == 0 && push(env, 1) == 0 && push(s->fd, 1) == 0 && fsync(s->fd) == 0 &&
-	    spool_sync_dir(messdir) == 0 && fsync(env) == 0) {
-		rc = 0;
-	}
-	saved = errno;
-	if (close(env) == -1 && rc == 0) {
-		saved = errno;
-		rc = -1;
-	}
-	errno = saved;
-	return rc;
+	return fsync(s->fd) == -1 || spool_sync_dir(messdir) == -1 ? -1 : fsync(env);
 }
 
 /* Wake qmail-send, if there is one: open, one octet, close, with nothing in between (qmail-spec 3.2). */
@@ -259,30 +278,30 @@ int
 queue_commit(struct spool *s, const struct envelope *e)
 {
 	char todo[64], intd[64];
-	int env, saved;
+	int rc = -1, env, saved;
 
 	numbered(s, "intd", intd, sizeof intd);
 	numbered(s, "todo", todo, sizeof todo);
 	env = write_envelope(s, e);
-	if (env == -1 || flush_both(s, env) == -1 || link(intd, todo) == -1) {
-		spool_abort(s);
-		return -1;
+	if (env != -1 && flush_both(s, env) == 0 && link(intd, todo) == 0) {
+		s->made_todo = 1;
+		rc = s->journal ? fsync(env) : spool_sync_dir("todo");
 	}
-	s->made_todo = 1;
-	if (spool_sync_dir("todo") == -1) {
-		spool_abort(s);
-		return -1;
-	}
-	saved = close(s->fd);
-	s->fd = -1;
-	if (saved == -1) {
+	saved = errno;
+	if (env != -1 && close(env) == -1 && rc == 0) {
 		saved = errno;
-		queue_remove(s);
-		errno = saved;
-		return -1;
+		rc = -1;
 	}
-	pull_trigger();
-	return 0;
+	if (rc == 0) {
+		/* It was for reading, and all is flushed: an error could say nothing more, and nothing may be removed behind it. */
+		close(s->fd);
+		s->fd = -1;
+		pull_trigger();
+	} else {
+		spool_abort(s);
+	}
+	errno = saved;
+	return rc;
 }
 
 /* ---- both kinds of spool ---- */
@@ -372,11 +391,43 @@ check_maildir(const char *dir, struct diag *d)
 	return 0;
 }
 
+/*
+ * Does the file system of `dir` commit all names and blocks in the order they were made, so that one flush is enough (see above)? XFS does, and
+ * ext4 when it has a journal, which only its directory in /sys tells. 0 when in doubt.
+ */
+static int
+has_journal(const char *dir)
+{
+	char path[64], name[256];
+	const char *device;
+	struct statfs f;
+	struct stat st;
+	ssize_t n;
+
+	if (statfs(dir, &f) == -1 || stat(dir, &st) == -1) {
+		return 0;
+	}
+	if (f.f_type == MAGIC_XFS) {
+		return 1;
+	}
+	str_fmt(path, sizeof path, "/sys/dev/block/%u:%u", major(st.st_dev), minor(st.st_dev));
+	n = f.f_type == MAGIC_EXT ? readlink(path, name, sizeof name - 1) : -1;
+	if (n <= 0) {
+		return 0;
+	}
+	name[n] = '\0';
+	device = strrchr(name, '/');
+	str_fmt(path, sizeof path, "/sys/fs/ext4/%s/journal_task", device == NULL ? name : device + 1);
+	/* The number of a process, or `<none>`. */
+	return file_read(path, name, sizeof name) > 0 && name[0] >= '1' && name[0] <= '9';
+}
+
 int
 spool_open(struct spool *s, enum spool_kind kind, const char *dir, struct diag *d)
 {
 	memset(s, 0, sizeof *s);
 	s->kind = kind;
+	s->journal = has_journal(dir);
 	s->fd = -1;
 	s->split = 1;
 	return kind == SPOOL_QUEUE ? check_queue(s, dir, d) : check_maildir(dir, d);
@@ -504,13 +555,14 @@ spool_abort(struct spool *s)
 	int saved = errno;
 
 	if (s->fd != -1) {
-		close(s->fd);
-		s->fd = -1;
+		/* While the file is open, its number is ours; a moment later another session may have it, and names that look like ours. */
 		if (s->kind == SPOOL_QUEUE) {
 			queue_remove(s);
 		} else {
 			maildir_remove(s);
 		}
+		close(s->fd);
+		s->fd = -1;
 	}
 	errno = saved;
 }

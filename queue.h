@@ -32,6 +32,7 @@ struct spool {
 	const char *host;         /* SPOOL_MAILDIR*: for file names */
 	uid_t uid;                /* goes into the envelope's `u` */
 	unsigned split;           /* SPOOL_QUEUE */
+	int journal;              /* the file system keeps names and blocks in order: see the head of queue.c */
 	int dir;                  /* the spool's directory, or -1: the current one */
 	int fd;                   /* message file, -1 = none; for reading once it is lent */
 	uint64_t id;              /* its number */
@@ -88,6 +89,8 @@ int maildir_begin(struct spool *s, const struct envelope *e, struct buf *head, i
 const char *maildir_name(const struct spool *s, char *name, size_t size);
 int maildir_commit(struct spool *s, const struct envelope *e);
 void maildir_remove(struct spool *s);
+/* Make what was written to `fd` such that a name may be given to it: durable, or as durable as that name will be. 0 or -1 with errno. */
+int spool_before_link(const struct spool *s, int fd);
 /* fsync a directory by name. 0 or -1 with errno. */
 int spool_sync_dir(const char *path);
 

@@ -67,10 +67,17 @@ slot_used(const struct share_slot *s)
 	return atomic_load(&s->warden) != 0 || atomic_load(&s->smtp) != 0;
 }
 
+/* A guest: not logged in, and not on its way out either, by force if it must be (see end_evicted()). */
+static int
+is_guest(const struct share_slot *s)
+{
+	return slot_used(s) && !atomic_load(&s->loggedin) && s->evicted == 0;
+}
+
 struct census {
-	unsigned prelogin, addr, addr_prelogin;
+	unsigned guests, addr, addr_prelogin, spare;
 	int free;   /* index of a free slot, -1 = none */
-	int oldest; /* longest without a login and old enough to be sent away, -1 = none */
+	int oldest; /* the guest who has waited longest, and long enough to be sent away, -1 = none */
 };
 
 static void
@@ -86,22 +93,50 @@ take_census(struct census *c, const struct addr *client)
 
 		if (!slot_used(s)) {
 			c->free = c->free == -1 ? i : c->free;
+			c->spare++;
 			continue;
 		}
 		same = addr_same_client(client, &s->client);
 		c->addr += (unsigned)same;
-		if (atomic_load(&s->loggedin)) {
+		c->addr_prelogin += (unsigned)(same && !atomic_load(&s->loggedin));
+		if (!is_guest(s)) {
 			continue;
 		}
-		c->addr_prelogin += (unsigned)same;
-		if (s->evicted != 0) {
-			continue; /* on its way out, by force if it must be: see end_evicted() */
-		}
-		c->prelogin++;
+		c->guests++;
 		if (s->start < limit && (c->oldest == -1 || s->start < slots()[c->oldest].start)) {
 			c->oldest = i;
 		}
 	}
+}
+
+/*
+ * Of the networks that have more guests than the client's own, take the one that has most, and of those the one who has waited longest; -1 when
+ * there is none. Who holds all places, with many addresses or many connections, then cannot keep out somebody from elsewhere. A network is
+ * a /24, or a /48 of IPv6: so much one attacker easily has. Two that fall into one bucket are taken for one, which does little harm.
+ */
+static int
+crowding_guest(const struct addr *client)
+{
+	uint16_t held[512] = { 0 };
+	uint16_t own, most;
+	int found = -1;
+
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		if (is_guest(&slots()[i])) {
+			held[addr_network(&slots()[i].client) % 512]++;
+		}
+	}
+	most = own = held[addr_network(client) % 512];
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		const struct share_slot *s = &slots()[i];
+		uint16_t n = is_guest(s) ? held[addr_network(&s->client) % 512] : 0;
+
+		if (n > most || (n == most && n > own && s->start < slots()[found].start)) {
+			most = n;
+			found = i;
+		}
+	}
+	return found;
 }
 
 /* The parent of a process, from /proc; -1 when it cannot be told. */
@@ -338,23 +373,26 @@ refuse(int fd, enum profile p, const struct addr *client, const char *why)
 	close(fd);
 }
 
-/* Somebody who has long been silent makes room. 0, or -1 when there is nobody. */
+/* A guest makes room for a client. 0, or -1 when there is none who must. */
 static int
-evict(const struct census *c)
+evict(const struct census *c, const struct addr *client)
 {
-	if (c->oldest == -1) {
+	int i = crowding_guest(client);
+
+	i = i == -1 ? c->oldest : i;
+	if (i == -1) {
 		return -1;
 	}
-	slots()[c->oldest].evicted = mono_ms();
-	signal_smtp(&slots()[c->oldest], SIGTERM);
+	slots()[i].evicted = mono_ms();
+	signal_smtp(&slots()[i], SIGTERM);
 	return 0;
 }
 
-/* Those who were told to go and did not are ended. */
+/* Those who were told to go `seconds` ago and did not are ended. */
 static void
-end_evicted(void)
+end_evicted(int seconds)
 {
-	int64_t limit = mono_ms() - PRELOGIN_EVICT_SECONDS * INT64_C(1000);
+	int64_t limit = mono_ms() - seconds * INT64_C(1000);
 
 	for (int i = 0; i < SESSIONS_MAX; i++) {
 		const struct share_slot *s = &slots()[i];
@@ -380,13 +418,16 @@ find_room(const struct addr *client, const char **why)
 	if (c.addr_prelogin >= PRELOGIN_PER_ADDR) {
 		return -1;
 	}
+	if (c.spare <= SESSIONS_MAX / 16) {
+		end_evicted(0); /* no time for those who take theirs */
+	}
 	*why = "sessions-total";
 	if (c.free == -1) {
-		evict(&c); /* for the next one */
+		evict(&c, client); /* for the next one */
 		return -1;
 	}
 	*why = "prelogin-total";
-	if (c.prelogin >= PRELOGIN_MAX && evict(&c) == -1) {
+	if (c.guests >= PRELOGIN_MAX && evict(&c, client) == -1) {
 		return -1;
 	}
 	return c.free;
@@ -409,7 +450,13 @@ start_session(struct session *se, int fd)
 	atomic_store(&s->warden, (int32_t)warden);
 	atomic_store(&s->smtp, (int32_t)smtp);
 	if (rc == -1) {
-		refuse(fd, se->listen->profile, &se->client, "fork-failed");
+		if (smtp > 0) {
+			/* Without a warden it says 421 itself, which must not be said twice. */
+			log_refused(&se->client, "fork-failed");
+			close(fd);
+		} else {
+			refuse(fd, se->listen->profile, &se->client, "fork-failed");
+		}
 		server.pause_until = mono_ms() + 200;
 		return;
 	}
@@ -737,7 +784,7 @@ serve_loop(void)
 		if (server.listen_at <= mono_ms()) {
 			open_listeners();
 		}
-		end_evicted();
+		end_evicted(PRELOGIN_EVICT_SECONDS);
 		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000), SIGTERM);
 		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 150) * INT64_C(1000), SIGKILL);
 		if (server.crashed && !got_term && mono_ms() >= server.reexec_after) {

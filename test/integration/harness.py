@@ -5,6 +5,7 @@ A mailstile server in a home of its own, its log and its queue.
 Started as root, the server gets all its users: it runs in a mount namespace whose /etc/passwd and /etc/group are ours.
 """
 
+import glob
 import os
 import re
 import shlex
@@ -131,7 +132,21 @@ class Server:
                 tools.write(path, content, 0o600 if name in ("radius.conf", "serverkey.pem") else 0o644)
 
     def argv(self, *words):
-        return self.house.argv(self.wrap + [self.binary, *words], self.mounts)
+        return self.house.argv(self.wrap + self.memcheck() + [self.binary, *words], self.mounts)
+
+    def memcheck(self):
+        """Words that run the server under valgrind (make test-valgrind); it follows forks by itself, into one log."""
+        if not tools.VALGRIND or self.binary != BINARY:  # other builds have system call filters
+            return []
+        # No %p in the name: for that it would open a new file after each fork, where there are no files.
+        Server.count += 1
+        return ["valgrind", "-q", "--log-file=%s/valgrind.%d" % (self.top, Server.count), "--num-callers=25", "--leak-check=full",
+                "--show-leak-kinds=definite"]
+
+    def check_memory(self):
+        """With -q, valgrind writes only what it has found."""
+        found = [tools.read(f).decode("utf-8", "replace") for f in glob.glob(self.top + "/valgrind.*")]
+        assert not any(found), "valgrind:\n" + "\n".join(found)
 
     def tool(self, applet, *words, check=True, **kw):
         """Run another applet of the same binary on this home."""
@@ -181,6 +196,7 @@ class Server:
     def stop(self):
         """SIGTERM, and everything that must hold at the end of any server's life."""
         if self.process is None or self not in live:
+            self.check_memory()
             return
         self.kill(signal.SIGTERM)
         self.wait_exit()
@@ -188,6 +204,7 @@ class Server:
         assert self.log("stop"), "no ev=stop"
         if not self.crash_expected:
             assert not self.log("crash"), self.tail()
+        self.check_memory()
         self.check_queue()
 
     def check_queue(self):

@@ -40,7 +40,7 @@ def cut(work, kind, cuts, kills):
 
 
 def lose(work):
-    """A build that forgets directories."""
+    """A build that flushes nothing."""
     os.mkdir(work)
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "SANITIZE", "BOARD")}
     tools.run("make", "-s", "power-control", cwd=tools.TREE, env=env, timeout=300)
@@ -72,7 +72,7 @@ def test_maildir(machines):
 
 
 def test_the_machine_sees_losses(machines):
-    """Stock qmail flushes no directory: what was linked last is lost when the power goes before the file system commits by itself."""
+    """Without a flush what was linked last is lost when the power goes before the file system commits by itself."""
     m = machines["control"].result(600)
     assert len(m.tally.lost) >= 3, machine.summary("", m, 0)
     assert not m.tally.broken and not m.tally.illegal, m.tally.bad()

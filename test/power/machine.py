@@ -37,45 +37,60 @@ import load
 import spool
 
 MiB = 1 << 20
-FileSystem = collections.namedtuple("FileSystem", "kind size mkfs options unit fsck repair flavour")
-FileSystem.__new__.__defaults__ = (None, "cloud-amd64")
-# `unit`: what the file system takes for granted that a disk writes wholly or not at all. `fsck`: must be silent after the kernel has
-# mounted and unmounted. `repair`: what a boot does before the mount.
-E2FSCK = ["e2fsck", "-fn"]
 EXT4 = ["mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"]
+
+
+class FileSystem:
+    """
+    `unit`: what the file system takes for granted that a disk writes wholly or not at all. `repair`: what a boot may do before it mounts, and
+    how often it does here. `check` must be content after the kernel has mounted and unmounted.
+    """
+
+    def __init__(self, kind, size, mkfs, unit, check, options="defaults", repair=(), often=0.0, flavour="cloud-amd64"):
+        self.kind, self.size, self.mkfs, self.unit, self.check, self.options = kind, size * MiB, mkfs, unit, check, options
+        self.repair, self.often, self.flavour = repair, often, flavour
+
+
+def ext4(options="defaults", features=(), repair=("e2fsck", "-p"), often=0.5):
+    return FileSystem("ext4", 96, [*EXT4, *features], 512, ["e2fsck", "-fn"], options, repair, often)
+
+
 FILESYSTEMS = {
-    "ext4": FileSystem("ext4", 96 * MiB, EXT4, "defaults", 512, E2FSCK),
-    "ext4-ordered": FileSystem("ext4", 96 * MiB, EXT4, "data=ordered,barrier=1", 512, E2FSCK),
-    "ext4-writeback": FileSystem("ext4", 96 * MiB, EXT4, "data=writeback", 512, E2FSCK),
-    "ext4-fc": FileSystem("ext4", 96 * MiB, EXT4 + ["-O", "fast_commit"], "defaults", 512, E2FSCK),
-    "ext4-nojournal": FileSystem("ext4", 96 * MiB, EXT4 + ["-O", "^has_journal"], "defaults", 512, E2FSCK, ["e2fsck", "-fy"]),
-    "btrfs": FileSystem("btrfs", 256 * MiB, ["mkfs.btrfs", "-q", "-f"], "defaults", 4096, ["btrfs", "check", "--readonly"]),
-    "xfs": FileSystem("xfs", 320 * MiB, ["mkfs.xfs", "-q", "-f"], "defaults", 512, ["xfs_repair", "-n"]),
-    "f2fs": FileSystem("f2fs", 128 * MiB, ["mkfs.f2fs", "-q", "-f"], "defaults", 4096, ["fsck.f2fs", "--dry-run"], None, "amd64"),
+    "ext4": ext4(),
+    "ext4-ordered": ext4("data=ordered,barrier=1"),
+    "ext4-writeback": ext4("data=writeback"),
+    # Two that are not in the plan. Linux 6.1 leaves an inode without a name, now and then, after it has replayed fast commits; no mail was lost.
+    "ext4-fast": ext4(features=["-O", "fast_commit"]),
+    # And here it does not flush the disk's cache when asked to flush a directory: acknowledged mail is lost.
+    "ext4-nojournal": ext4(features=["-O", "^has_journal"], repair=("e2fsck", "-fy"), often=1),
+    "btrfs": FileSystem("btrfs", 256, ["mkfs.btrfs", "-q", "-f"], 4096, ["btrfs", "check", "--readonly"]),
+    "xfs": FileSystem("xfs", 320, ["mkfs.xfs", "-q", "-f"], 512, ["xfs_repair", "-n"]),
+    "f2fs": FileSystem("f2fs", 128, ["mkfs.f2fs", "-q", "-f"], 4096, ["fsck.f2fs", "--dry-run"], flavour="amd64"),
 }
+# File system, spool, cuts of a log, kills: the plan, unless the command line says otherwise.
+PLAN = [("ext4", "queue", 60, 30), ("ext4", "maildir", 40, 10), ("ext4", "plain", 30, 0), ("ext4-ordered", "queue", 30, 0),
+        ("ext4-writeback", "queue", 30, 10), ("btrfs", "queue", 40, 10), ("btrfs", "maildir", 30, 0),
+        ("xfs", "queue", 40, 10), ("f2fs", "queue", 40, 10), ("f2fs", "maildir", 30, 0)]
 
-
+TRIES = 3  # to boot a guest
 # What the kernel says of a file system it cannot trust.
 TROUBLE = re.compile(r"error|corrupt|inconsisten|I/O|BUG|WARNING|call trace", re.IGNORECASE)
 
 
-def tool(*argv, check=True, ok=(0,)):
-    p = tools.run(*argv, check=False, timeout=300, env=dict(os.environ, PATH="/usr/sbin:/sbin:/usr/bin:/bin"))
-    assert not check or p.returncode in ok, "%s: status %d\n%s" % (" ".join(argv), p.returncode, p.text)
-    return p
+def tool(*argv):
+    return tools.run(*argv, check=False, timeout=300, env=dict(os.environ, PATH="/usr/sbin:/sbin:/usr/bin:/bin"))
 
 
 class Tally:
     """What came of all cuts so far."""
 
     def __init__(self):
-        self.cuts = self.acked = self.found = 0
+        self.cuts = self.acked = 0
         self.lost, self.illegal, self.broken = [], [], []
         self.debris = collections.Counter()
 
     def add(self, label, verdict):
         self.acked += verdict.acked
-        self.found += len(verdict.found)
         self.debris.update(verdict.debris)
         self.lost += ["%s: message %d (qid %s)" % (label, m.number, m.qid) for m in verdict.lost]
         self.illegal += ["%s: %s" % (label, x) for x in verdict.illegal]
@@ -87,8 +102,8 @@ class Tally:
 class Machine:
     """One file system, one kind of spool, one binary."""
 
-    def __init__(self, work, filesystem, kind="queue", binary=None, flush_ms=2.0, cpus=1, options=None, seed=None, log=print):
-        self.work, self.fs, self.kind, self.flush_ms, self.cpus, self.log = work, FILESYSTEMS[filesystem], kind, flush_ms, cpus, log
+    def __init__(self, work, filesystem, kind="queue", binary=None, flush_ms=2.0, cpus=1, options=None, seed=None):
+        self.work, self.fs, self.kind, self.flush_ms, self.cpus = work, FILESYSTEMS[filesystem], kind, flush_ms, cpus
         self.options = options or self.fs.options
         self.seed = random.SystemRandom().randrange(1 << 30) if seed is None else seed
         self.rng = random.Random(self.seed)
@@ -105,17 +120,21 @@ class Machine:
         path = os.path.join(self.work, "new.img")
         with open(path, "wb") as f:
             f.truncate(self.fs.size)
-        tool(*self.fs.mkfs, path)
+        p = tool(*self.fs.mkfs, path)
+        assert p.returncode == 0, p.text
         image = disk.Image.load(path)
         os.unlink(path)
         return image
 
     def boot(self, image):
-        media = guest.Disk(self.work, image, self.flush_ms)
-        server = guest.Server(self.kernel, self.initrd, media, self.fs.kind, self.options, self.kind, self.cpus)
-        self.running = server
-        server.wait_start()
-        return server, media
+        for _ in range(TRIES):
+            media = guest.Disk(self.work, image, self.flush_ms)
+            self.running = server = guest.Server(self.kernel, self.initrd, media, self.fs.kind, self.options, self.kind, self.cpus)
+            if server.up():
+                server.wait("ev=start")
+                return server, media
+            media.end()
+        raise AssertionError("no guest came up")
 
     def life(self, image, sessions, pause, small, seconds, limit=1 << 30, drain=False, measure=True):
         """Boot, load, kill; `measure`: ask for the flushes just before. Returns the disk's log and the load."""
@@ -163,19 +182,32 @@ class Machine:
                 f.truncate(self.fs.size)
             self.judge = guest.Judge(self.kernel, self.initrd, self.judged)
 
+    def ready_judge(self):
+        for _ in range(TRIES):
+            self.start_judge()
+            if self.judge.ready or self.judge.up():
+                return self.judge
+            self.judge.end()
+            self.judge = None
+        raise AssertionError("no judge came up")
+
     def end(self):
-        for g in (self.judge, self.running):
-            if g is not None:
-                g.process.kill()
-                g.process.wait()
+        if self.judge is not None:
+            self.judge.end()
+        if self.running is not None:
+            self.running.process.kill()
+            self.running.process.wait()
 
     def look(self, label, image, when):
         """Judge one image; True when it is as it must be."""
-        self.start_judge()
+        judge = self.ready_judge()
         image.save(self.judged)
-        if self.fs.repair:
-            tool(*self.fs.repair, self.judged, check=False)
-        found, said = self.judge.look(self.fs.kind, self.options, "queue" if self.kind == "queue" else "out")
+        if self.rng.random() < self.fs.often:
+            label += " " + " ".join(self.fs.repair)
+            p = tool(*self.fs.repair, self.judged)
+            if p.returncode > 1:
+                self.tally.broken.append("%s: status %d\n%s" % (label, p.returncode, p.text))
+        found, said = judge.look(self.fs.kind, self.options, "queue" if self.kind == "queue" else "out")
         before = len(self.tally.bad())
         self.tally.cuts += 1
         if found is None:
@@ -187,10 +219,9 @@ class Machine:
             self.tally.broken.append("%s: %s\n%s" % (label, e, said))
         if TROUBLE.search(said):
             self.tally.broken.append("%s: the kernel said\n%s" % (label, said))
-        if self.fs.fsck:
-            p = tool(*self.fs.fsck, self.judged, check=False)
-            if p.returncode != 0:
-                self.tally.broken.append("%s: fsck: status %d\n%s" % (label, p.returncode, p.text))
+        p = tool(*self.fs.check, self.judged)
+        if p.returncode != 0:
+            self.tally.broken.append("%s: %s: status %d\n%s" % (label, self.fs.check[0], p.returncode, p.text))
         return len(self.tally.bad()) == before
 
     def points(self, log, work, count):
@@ -218,7 +249,7 @@ class Machine:
 
 
 def control(work, binary, **kw):
-    """The eye test: a build that forgets directories, one client that leaves the disk alone between two messages. Losses are due."""
+    """The eye test: a build that flushes nothing, one client that leaves the disk alone between two messages. Losses are due."""
     m = Machine(work, "ext4", "queue", binary, **kw)
     try:
         log, clients = m.life(m.blank(), 1, 0.03, True, 60, limit=40)
@@ -260,12 +291,6 @@ def campaign(args, name, kind, cuts, kills, work):
     for x in m.tally.bad()[:args.show]:
         print("  " + x.replace("\n", "\n    "))
     return m
-
-
-# File system, spool, cuts of a log, kills: unless the command line says otherwise.
-PLAN = [("ext4", "queue", 60, 30), ("ext4", "maildir", 40, 10), ("ext4", "plain", 30, 0), ("ext4-ordered", "queue", 30, 0),
-        ("ext4-writeback", "queue", 30, 10), ("ext4-nojournal", "queue", 40, 10), ("btrfs", "queue", 40, 10), ("btrfs", "maildir", 30, 0),
-        ("xfs", "queue", 40, 10), ("f2fs", "queue", 40, 10), ("f2fs", "maildir", 30, 0)]
 
 
 def main():

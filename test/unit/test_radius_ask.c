@@ -28,7 +28,7 @@ assert_attr(const uint8_t *p, size_t len, int type, const void *value, size_t va
 {
 	const uint8_t *a = pkt_find(p, len, type, 0);
 
-	assert_non_null(a);
+	assert_got(a);
 	assert_int_equal(a[1], value_len + 2);
 	assert_memory_equal(a + 2, value, value_len);
 	assert_null(pkt_find(p, len, type, 1));
@@ -71,10 +71,10 @@ static void
 assert_password(const uint8_t *p, size_t len, const char *secret, const char *password)
 {
 	const uint8_t *a = pkt_find(p, len, 2, 0), *c = p + 4;
-	uint8_t plain[128];
+	uint8_t plain[128] = { 0 };
 	size_t n = strlen(password);
 
-	assert_non_null(a);
+	assert_got(a);
 	assert_null(pkt_find(p, len, 2, 1));
 	assert_int_equal(a[1], 2 + (n + 15) / 16 * 16);
 	for (size_t i = 0; i + 2 < a[1]; i += 16) {
@@ -399,6 +399,11 @@ test_log_limit(void **state)
 	stop();
 }
 
+/* gcc 12's analyser loses sight of a struct that a function has returned. */
+#pragma GCC diagnostic push
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wanalyzer-use-of-uninitialized-value"
+#endif
 static void
 test_names(void **state)
 {
@@ -441,6 +446,7 @@ test_names(void **state)
 	assert_int_equal(a.result, RADIUS_LATER);
 	assert_int_equal(a.trouble, RADIUS_NO_SERVERS);
 }
+#pragma GCC diagnostic pop
 
 static void
 test_ipv6(void **state)
