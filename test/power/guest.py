@@ -107,7 +107,7 @@ class Guest:
     def __init__(self, kernel, initrd, words, disk, extra=(), cpus=1):
         ours, theirs = socket.socketpair()
         self.console, self.said, self.seen = ours, b"", 0
-        argv = [QEMU, "-M", "pc", "-accel", ACCEL, "-cpu", "host" if ACCEL == "kvm" else "max", "-smp", str(cpus), "-m", "256",
+        argv = [QEMU, "-M", "pc", "-accel", ACCEL, "-cpu", "host" if ACCEL == "kvm" else "max", "-smp", str(cpus), "-m", "192",
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-chardev", "socket,id=tty,fd=%d" % theirs.fileno(), "-serial", "chardev:tty",
                 "-kernel", kernel.image, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 quiet no_timer_check " + words,
