@@ -14,9 +14,9 @@ unit="libc6-dev libcmocka-dev openssl"
 peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket-ssl-perl msmtp curl openssl"
 demo="$peers util-linux"
 guest="qemu-system-x86 busybox-static e2fsprogs"
-test="$unit $peers $guest $fuzz valgrind libc6-dbg python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
-lint="clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
-bench="$peers"
+test="$unit $peers $guest $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
+lint="libssl-dev clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
+bench="$peers libc6-dev libssl-dev strace dpkg util-linux"
 power="python3 $guest f2fs-tools btrfs-progs xfsprogs"
 
 check=

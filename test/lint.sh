@@ -13,11 +13,11 @@ failed=
 steps="gcc_analyzer clang_warnings clang_analyze tidy cpp_check shell_check man_pages py_flakes format"
 
 sources=$(ls -- *.c)
-tests=$(ls -- test/unit/*.c test/fuzz/*.c test/bench/*.c)
-ours=$(ls -- *.c *.h test/unit/*.[ch] test/fuzz/*.[ch] test/bench/*.c)
+tests=$(ls -- test/unit/*.c test/fuzz/*.c test/bench/*.c test/hostile/*.c)
+ours=$(ls -- *.c *.h test/unit/*.[ch] test/fuzz/*.[ch] test/bench/*.c test/hostile/*.c test/power/*.h)
 scripts=$(find . \( -path ./build -o -path ./.git \) -prune -o -type f -exec grep -lE '^#! ?/bin/(ba|da)?sh' {} +)
 pages=$(ls -- doc/*.[58])
-pythons=$(ls -- test/integration/*.py test/bench/*.py)
+pythons=$(ls -- test/integration/*.py test/bench/*.py test/power/*.py)
 
 # each COMMAND FILE...: with every file for {}, as many at a time as there are CPUs. The command holds quoted words, hence sh -c.
 each() {

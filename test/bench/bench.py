@@ -1,192 +1,177 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""make bench: speed, memory, size and CPU per message of one mailstile on loopback, as a Markdown table.
+"""
+make bench: mailstile beside other servers and the floor. Every row is measured in turn, server after server, round after round, so
+that what else the machine does falls on all alike; what is told is the median of the rounds, and ratios are made within a round.
 
-Every figure is the median of interleaved rounds; loads are bounded by a count. MAILSTILE names the binary, LOAD the load
-generator, BENCH_ROUNDS the rounds (default 5). An ordinary user gets no memory rows: mailstile does not let its own user
-look into it.
+BENCH_ROUNDS: rounds (5). BENCH_QUICK=1: only Postfix and the floor beside mailstile, fewer rows, 3 rounds. BENCH_SECONDS: of a load (1.0).
+BENCH_SERVERS: names, with commas. BENCH_ROWS: only rows whose title contains one of these words, with commas. BENCH_CALLS=1: system
+calls by name. BENCH_OUT: where the report goes, and the plot beside it; otherwise the report goes to standard output.
 """
 import os
 import pathlib
-import shutil
 import signal
-import socket
-import ssl
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-MAILSTILE = os.path.abspath(os.environ.get("MAILSTILE", "./mailstile"))
-LOAD = os.path.abspath(os.environ["LOAD"])
-# As root, mailstile alone runs as nobody: this machine need not have qmail's users, and only root may look into its memory.
-ROOT = os.geteuid() == 0
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if ROOT else []
-TICK = os.sysconf("SC_CLK_TCK")
+import measure
+import peers
+import report
+import servers
+
+QUICK = bool(os.environ.get("BENCH_QUICK"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3" if QUICK else "5"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "0.7" if QUICK else "1.0"))
+MESSAGES = [(8, 1), (32, 1), (8, 50)] if QUICK else [(1, 1), (8, 1), (32, 1), (1, 50), (8, 50), (32, 50)]
+IDLE = 64
+TLS = ("-s",)
+LOGIN = ("-s", "-r", "-a", "%s:%s" % servers.LOGIN)
+MEBIBYTE = 1 << 20
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+class Table:
+    """{row: {server: [value of each round]}}"""
+
+    def __init__(self):
+        self.rows = {}
+        self.checked, self.lost = {}, {}
+        self.begin = time.monotonic()
+
+    def put(self, row, server, value):
+        self.rows.setdefault(row, {}).setdefault(server.name, []).append(value)
+        print(f"{time.monotonic() - self.begin:6.0f} {row:58} {server.name:10} {value:10.1f}", file=sys.stderr, flush=True)
+
+    def note(self, what, server, value):
+        """What is the same in every round."""
+        self.rows.setdefault(what, {})[server.name] = [value]
 
 
-class Server:
-    def __init__(self, directory):
-        self.home = pathlib.Path(directory) / "home"
-        (self.home / "control").mkdir(parents=True)
-        self.smtp, self.tls = free_port(), free_port()
-        self.put("me", "bench.example")
-        self.put("rcpthosts", "bench.example")
-        self.put("listen", f"smtp 127.0.0.1:{self.smtp}\nsubmissions 127.0.0.1:{self.tls}")
-        self.put("radius.conf", "127.0.0.1:9 no-logins-in-this-bench").chmod(0o600)
-        if ROOT:
-            os.chmod(directory, 0o755)
-            subprocess.run(["chown", "-R", "65534:65534", self.home], check=True)
-        subprocess.run(AS_NOBODY + [MAILSTILE, "mkqueue", "-H", self.home], check=True, stdout=subprocess.DEVNULL)
-        self.log = open(pathlib.Path(directory) / "log", "wb")
-        self.process = subprocess.Popen(AS_NOBODY + [MAILSTILE, "serve", "-H", self.home], stderr=self.log)
-        for _ in range(100):
-            with socket.socket() as s:
-                if s.connect_ex(("127.0.0.1", self.smtp)) == 0:
-                    return
-            time.sleep(0.05)
-        sys.exit("bench: mailstile does not listen")
-
-    def put(self, name, text):
-        path = self.home / "control" / name
-        path.write_text(text + "\n")
-        return path
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-
-    def cpu(self):
-        """Seconds of CPU of the server and all its ended sessions."""
-        deadline = time.time() + 10
-        while self.sessions() and time.time() < deadline:
-            time.sleep(0.02)
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return sum(int(x) for x in fields[11:15]) / TICK
-
-    def sessions(self):
-        """pids of the processes below main."""
-        found, queue = [], [self.process.pid]
-        while queue:
-            pid = queue.pop()
-            try:
-                children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            except OSError:
-                children = []
-            found += children
-            queue += children
-        return found
-
-    def empty(self):
-        for part in ("mess", "intd", "todo"):
-            for f in (self.home / "queue" / part).rglob("*"):
-                if f.is_file():
-                    f.unlink()
+def chosen(row):
+    words = os.environ.get("BENCH_ROWS", "")
+    return not words or any(w in row for w in words.split(","))
 
 
-def load(server, sessions, messages, per, octets):
-    before = server.cpu()
-    out = subprocess.run(
-        [LOAD, str(server.smtp), str(sessions), str(messages), str(per), str(octets), "b@bench.example"],
-        check=True, capture_output=True, text=True).stdout.split()
-    cpu = server.cpu() - before
-    server.empty()
-    return int(out[0]) / float(out[1]), cpu / int(out[0]) * 1e6
+def message_rows(table, running):
+    for sessions, per in MESSAGES:
+        what = f"{sessions} session{'s' if sessions > 1 else ''}, {per} a connection"
+        for s in running if chosen("messages/s, " + what) else ():
+            done = measure.load(s, sessions, per, seconds=SECONDS)
+            table.put("messages/s, " + what, s, done.rate)
+            table.put("CPU us a message, " + what, s, done.cpu)
+    for s in running if chosen("1 MiB messages/s, 8 sessions") else ():
+        table.put("1 MiB messages/s, 8 sessions", s, measure.load(s, 8, 50, MEBIBYTE, seconds=SECONDS).rate)
 
 
-def memory(pids):
-    """USS and PSS of processes, KiB each."""
-    uss = pss = 0
-    for pid in pids:
-        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            key, value = line.split(":", 1) if ":" in line else ("", "")
-            if key in ("Private_Clean", "Private_Dirty"):
-                uss += int(value.split()[0])
-            elif key == "Pss":
-                pss += int(value.split()[0])
-    return uss, pss
+def connection_rows(table, running):
+    rows = [("connections/s, plain, 8 sessions", ()), ("TLS handshakes/s, full, 8 sessions", TLS),
+            ("TLS handshakes/s, resumed, 8 sessions", TLS + ("-r",))]
+    for row, words in rows:
+        for s in running if chosen(row) else ():
+            if words and not s.tls:
+                continue
+            done = measure.load(s, 8, 0, seconds=SECONDS, port=s.smtps if words else s.smtp, words=words)
+            if "-r" in words and done.resumed < done.count - 8 * 3:
+                raise SystemExit(f"bench: {s.name} resumed {done.resumed} of {done.count} sessions")
+            table.put(row, s, done.rate)
+            table.put(row.replace("connections/s", "CPU us a connection").replace("handshakes/s", "CPU us a connection"), s, done.cpu)
 
 
-def kernel_memory():
-    wanted = ("Slab", "KernelStack", "PageTables", "Percpu")
-    text = pathlib.Path("/proc/meminfo").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in text if line.split(":")[0] in wanted)
+def login_rows(table, running):
+    row = "TLS + login + message/s, 8 sessions"
+    for s in running if chosen(row) else ():
+        if s.login:
+            done = measure.load(s, 8, 1, seconds=SECONDS, port=s.smtps, words=LOGIN)
+            table.put(row, s, done.rate)
+            table.put("CPU us a TLS + login + message", s, done.cpu)
 
 
-def idle(server, count):
-    """KiB a session that is idle under TLS: user (USS), user (PSS), kernel."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    base_user, base_kernel = memory([server.process.pid]), kernel_memory()
-    clients = []
-    for i in range(count):
-        raw = socket.create_connection(("127.0.0.1", server.tls), source_address=(f"127.0.1.{i % 16 + 1}", 0))
-        clients.append(context.wrap_socket(raw))
-        clients[-1].recv(512)
-    time.sleep(0.5)
-    user = memory([server.process.pid] + server.sessions())
-    kernel = kernel_memory() - base_kernel
-    sessions = [(user[k] - base_user[k]) / count for k in (0, 1)]
-    for c in clients:
-        c.close()
-    return sessions[0], sessions[1], kernel / count
+def call_rows(table, running):
+    for per in (1, 50):
+        row = f"system calls a message, {per} a connection"
+        for s in running if chosen(row) else ():
+            counted = measure.traced(s, 4, per, 200)
+            table.put(row, s, sum(counted.values()))
+            table.put(f"disk flushes a message, {per} a connection", s, measure.flushes(counted))
+            if os.environ.get("BENCH_CALLS"):
+                print(f"\n{s.name}, {per} a connection:", file=sys.stderr)
+                for name, n in sorted(counted.items(), key=lambda kv: -kv[1]):
+                    print(f"    {n:8.2f} {name}", file=sys.stderr)
 
 
-def handshakes(server, resumed, seconds=3):
-    """TLS connections a second, one client after the other."""
-    out = subprocess.run(
-        ["openssl", "s_time", "-connect", f"127.0.0.1:{server.tls}", "-time", str(seconds), "-tls1_2",
-         "-reuse" if resumed else "-new"], capture_output=True, text=True).stdout
-    for line in out.splitlines():
-        if "real seconds" in line:
-            words = line.split()
-            return int(words[0]) / int(words[3])
-    sys.exit("bench: openssl s_time said nothing useful:\n" + out)
+def memory_rows(table, measured):
+    """Of servers that have just been started and served nobody."""
+    for _ in range(min(ROUNDS, 1 if QUICK else 3) if chosen("memory") else 0):
+        for s in measured:
+            s.start()
+            table.put("memory, idle server, user KiB", s, measure.uss(s))
+            for tls in (False, True) if s.tls else (False,):
+                what = f"memory, idle {'TLS' if tls else 'plain'} session, "
+                user, kernel = measure.idle(s, IDLE, tls)
+                table.put(what + "user KiB", s, user)
+                table.put(what + "kernel KiB", s, kernel)
+            table.note("size of program and libraries, KiB", s, sum(measure.program_files(s).values()) / 1024)
+            s.stop()
+
+
+def check_load(table, running):
+    """The load generator beside Postfix's own, on the same server: {server: ratio}."""
+    for s in running if chosen("smtp-source") and not QUICK else ():
+        if s.name in ("mailstile", "Postfix"):
+            pairs = []
+            for _ in range(ROUNDS):
+                mine = measure.load(s, 8, 1, count=1000, words=("-p",)).rate
+                theirs = measure.smtp_source(s, 8, 1000)
+                pairs.append(mine / theirs)
+                print(f"  {'load generator / smtp-source':58} {s.name:10} {mine:10.1f} {theirs:10.1f}", file=sys.stderr)
+            table.checked[s.name] = report.median(pairs)
+
+
+def measure_all(table, chosen_servers):
+    memory_rows(table, chosen_servers)
+    for s in chosen_servers:
+        s.start()
+    # The first messages into a new queue read half the file system's bitmaps.
+    for s in chosen_servers:
+        measure.load(s, 8, 1, seconds=1.5 if QUICK else 3)
+    call_rows(table, chosen_servers)
+    check_load(table, chosen_servers)
+    for _ in range(ROUNDS):
+        message_rows(table, chosen_servers)
+        connection_rows(table, chosen_servers)
+        login_rows(table, chosen_servers)
 
 
 def main():
-    if not shutil.which("openssl"):
-        sys.exit("bench: needs openssl")
-    rows = {}
-
-    def note(name, value):
-        rows.setdefault(name, []).append(value)
-
-    with tempfile.TemporaryDirectory(prefix="mailstile-bench.") as directory:
-        server = Server(directory)
+    # Ended in any way but by SIGKILL, it ends what it has started.
+    for sig in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, lambda *_: sys.exit(1))
+    root = servers.Root(os.environ["BENCH_ROOT"])
+    wanted = os.environ.get("BENCH_SERVERS") or ("mailstile,Postfix,floor" if QUICK else "")
+    log = root.path / "dev/log"
+    machine = report.machine(root.path)
+    running, table = [], Table()
+    with subprocess.Popen([os.environ["SINK"], log, root.path / "dev/log.txt"]) as sink:
+        radius = servers.Radius(root.path.parent / "raddb")
         try:
-            if ROOT:
-                note("base memory, USS, KiB", memory([server.process.pid])[0])
-            load(server, 8, 200, 1, 4096)
-            for _ in range(ROUNDS):
-                for sessions, messages, per, octets in (
-                        (1, 300, 1, 4096), (8, 1500, 1, 4096), (32, 3000, 1, 4096), (8, 3000, 50, 4096),
-                        (8, 200, 10, 1048576)):
-                    rate, cpu = load(server, sessions, messages, per, octets)
-                    what = f"{octets // 1024} KiB, {sessions} sessions, {per} a connection"
-                    note(f"accepted/s, {what}", rate)
-                    note(f"CPU us a message, {what}", cpu)
-                if ROOT:
-                    uss, pss, kernel = idle(server, 64)
-                    note("idle TLS session, user USS, KiB", uss)
-                    note("idle TLS session, user PSS, KiB", pss)
-                    note("idle TLS session, kernel, KiB", kernel)
-                note("TLS connections/s, full handshake", handshakes(server, False))
-                note("TLS connections/s, resumed", handshakes(server, True))
+            servers.wait_for(log.is_socket, "dev/log")
+            peers.pam(root, radius)
+            running = [c(root, radius.port) for c in peers.SERVERS if not wanted or c.name in wanted.split(",")]
+            measure_all(table, running)
         finally:
-            server.stop()
-    print(f"| what | median of {ROUNDS} | range |\n|---|---:|---|")
-    for name, values in rows.items():
-        print(f"| {name} | {statistics.median(values):.0f} | {min(values):.0f}-{max(values):.0f} |")
-    print(f"| stripped binary, octets | {os.path.getsize(MAILSTILE)} | |")
+            for s in running:
+                s.stop()
+            radius.stop()
+            sink.terminate()
+    table.lost = {s.name: s.lost for s in running if s.lost}
+    binary = pathlib.Path(os.environ["MAILSTILE"]).stat().st_size
+    text = report.markdown(table, [s.name for s in running], machine, ROUNDS, SECONDS, binary)
+    out = os.environ.get("BENCH_OUT")
+    if out:
+        pathlib.Path(out).write_text(text)
+        pathlib.Path(out).with_name("benchmark.svg").write_text(report.svg(table, [s.name for s in running]))
+    else:
+        print(text)
 
 
 main()

@@ -58,6 +58,7 @@ __wrap_msg_send(int sock, const void *m, size_t len, int fd)
 		fuzz_data_at = fuzz_stream_at(); /* in case DATA is in it */
 		memcpy(pair_command, session.line, session.line_len < sizeof pair_command ? session.line_len + 1 : 0);
 	}
+	CHECK((type != MSG_AUTH && type != MSG_MAIL) || wire_greeted());
 	/* Whatever a client sends, smtp keeps to the rules: else strangers could make main believe that smtp was taken over. */
 	CHECK(fuzz_dispatch(m, len) == 0);
 	return 0;

@@ -270,6 +270,19 @@ wire_recvapp_ack(br_ssl_engine_context *eng, size_t len)
 	br_ssl_engine_recvapp_ack(eng, len);
 }
 
+/* Under TLS, nothing counts that was said before it (RFC 3207 4.2): has there been a greeting since? */
+static int
+wire_greeted(void)
+{
+	int found = !wire_tls();
+
+	for (size_t i = 0; i + 4 <= client.taken && !found; i++) {
+		found =
+		    ascii_casecmp(client.text + i, "EHLO", 4) == 0 || ascii_casecmp(client.text + i, "HELO", 4) == 0;
+	}
+	return found;
+}
+
 /* After a session: the client understood everything it heard, if it could. */
 static void
 tls_client_check(void)

@@ -118,12 +118,14 @@ wire_event(int64_t ms)
 
 #ifdef FUZZ_TLS
 static int wire_tls(void);
+static int wire_greeted(void);
 static int wire_tls_fetch(int64_t ms);
 static size_t wire_tls_read(void *p, size_t cap);
 static unsigned char *wire_recvapp_buf(const br_ssl_engine_context *eng, size_t *len);
 static void wire_recvapp_ack(br_ssl_engine_context *eng, size_t len);
 #else
 #define wire_tls() 0
+#define wire_greeted() 1
 #define wire_tls_fetch(ms) 0
 #define wire_tls_read(p, cap) 0
 #endif

@@ -123,14 +123,16 @@ class Hostile:
     needles = {"the stack or the heap": PAINT}
     facts = None
 
-    def __init__(self, server, profile="smtp", source=None):
-        self.server = server
-        self.sock = socket.socket()
+    def __init__(self, server, profile="smtp", source=None, sock=None):
+        """`sock`: a connection that there is already, to a session under inetd."""
+        self.server, self.source, self.sock = server, source, sock
+        if sock is None:
+            self.sock = socket.socket()
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.sock.bind((source or tools.fresh_address(NET), 0))
+            self.sock.connect(("127.0.0.1", server.port[profile]))
+            self.source = self.sock.getsockname()[0]
         self.sock.settimeout(tools.PATIENCE)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.bind((source or tools.fresh_address(NET), 0))
-        self.sock.connect(("127.0.0.1", server.port[profile]))
-        self.source, self.port = self.sock.getsockname()
         self.buffer = b""
         self.heard = []  # what came from the warden: (octets, descriptor)
         self.over = False  # the warden is gone

@@ -42,7 +42,6 @@ def test_idle_crowd(besieged, crowd):
         served = len(w.seconds)
         tools.poll(lambda: len(w.seconds) >= served + 3, "customers beside the crowd")
         attacker.leave()
-    print(seen, w.seconds)
     assert sum(seen.values()) == 1000 and set(seen) <= {"220", "421", "open"}, seen
     assert w.messages == []
 

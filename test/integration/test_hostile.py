@@ -618,26 +618,51 @@ def test_it_ends_with_main(make_server, hostile_binary, victims):
     poll(lambda: not server.left(), "the end of all")
 
 
+def under_inetd(server, profile="smtp"):
+    """(process, session): a hostile smtp process whose warden is the process that inetd started."""
+    source = tools.fresh_address(hostile.NET)
+    here, there = socket.socketpair()
+    with open(server.logfile, "ab") as log:
+        process = subprocess.Popen(server.argv("inetd", "-e", "-H", server.home, "-P", profile), stdin=there, stdout=there, stderr=log,
+                                   env={**harness.environment(), "TCPREMOTEIP": source}, start_new_session=True)
+    there.close()
+    return process, Hostile(server, source=source, sock=here)
+
+
+def test_the_same_under_inetd(make_server, hostile_binary):
+    """No main, no nurseries; the same table, the same filters."""
+    server = make_server(radius=None, binary=hostile_binary, listen=hostile.LISTEN, start=False)
+    process, h = under_inetd(server, "submission")
+    with h:
+        assert h.verdict(h.facts.mail()) == h.facts["V_NEED_LOGIN"]
+        h.say(h.facts.rcpt())
+        assert h.ended()
+    assert process.wait(30) == 99 and server.log("crash", client=h.source, msg=BROKE)
+    process, h = under_inetd(server)
+    with h:
+        go_to(h, "rcpt")
+        assert h.verdict(h.facts.rcpt("you@far.example")) == h.facts["V_NO_RELAY"]
+        with pytest.raises(Gone):
+            h.call("socket", socket.AF_INET, socket.SOCK_STREAM, 0)
+    assert process.wait(30) == 99 and server.log("crash", client=h.source, signal=31)
+    assert server.files() == []
+
+
 @pytest.mark.long
 @root
 def test_the_alarm(make_server, quick_hostile_binary):
     """Under inetd its parent is another user, and nobody but an alarm ends one that computes, or sleeps, when its warden is gone."""
     server = make_server(radius=None, binary=quick_hostile_binary, listen=hostile.LISTEN, start=False)
-    source = tools.fresh_address(hostile.NET)
-    here, there = socket.socketpair()
-    env = {**harness.environment(), "TCPREMOTEIP": source}
-    process = subprocess.Popen(server.argv("inetd", "-e", "-H", server.home, "-P", "smtp"), stdin=there, stdout=there, stderr=subprocess.DEVNULL, env=env,
-                               start_new_session=True)
-    there.close()
-    here.sendall(struct.pack("<IBBBB", 1, ord("x"), 0, 0, 0) + b"L")
-    poll(lambda: len(tools.children(process.pid)) == 1, "its smtp process")
-    (smtp,) = tools.children(process.pid)
-    process.kill()
-    process.wait(20)
-    begin = time.monotonic()
-    poll(lambda: not any(p.pid == smtp.pid and p.state != "Z" for p in tools.processes()), "its end", 150, 0.5)
-    assert 30 < time.monotonic() - begin < 140
-    here.close()
+    process, h = under_inetd(server)
+    with h:
+        assert h.scratch  # it is there
+        (smtp,) = tools.children(process.pid)
+        h.put("x", b"L")
+        process.kill()
+        process.wait(20)
+        begin = time.monotonic()
+        poll(lambda: not any(p.pid == smtp.pid and p.state != "Z" for p in tools.processes()), "its end", 150, 0.5)
+        assert 30 < time.monotonic() - begin < 140
 
 
 @root

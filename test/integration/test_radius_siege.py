@@ -395,6 +395,34 @@ def test_forged_icmp(siege):
     assert not s.server.log("radius")
 
 
+def icmp6(request, double, kind, code, rest=0):
+    """The same on ::1; the kernel adds the checksum."""
+    to, (source, port) = double.sock.getsockname(), request.address[:2]
+    udp = struct.pack("!HHHH", port, to[1], 8 + len(request.raw), 0)
+    quoted = struct.pack("!IHBB", 6 << 28, 8 + len(request.raw), 17, 64) + socket.inet_pton(socket.AF_INET6, source) + \
+        socket.inet_pton(socket.AF_INET6, to[0]) + udp + request.raw
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as s:
+        s.sendto(struct.pack("!BBHI", kind, code, 0, rest) + quoted, (source, 0))
+
+
+@root
+@pytest.mark.ipv6
+def test_forged_icmp_on_ipv6(siege):
+    """Unreachable in all its ways, time exceeded, parameter problem: a hint, whoever sends it."""
+    s = siege("1 1", hosts=("::1", "::1"))
+    errors = [(1, code) for code in range(7)] + [(3, 0), (4, 0), (4, 1)]
+
+    def errors_first(request, double):
+        for e in errors:
+            icmp6(request, double, *e)
+        time.sleep(0.05)
+        return request.reply(ACCEPT)
+    _, _, sent = s.case(errors_first, 235)()
+    assert sent == [1, 0] and not s.server.log("radius")
+    _, _, sent = s.case(lambda r, d: icmp6(r, d, 1, 4) if d is s.doubles[0] else r.reply(ACCEPT), 235)()
+    assert sent == [1, 1] and s.server.log("radius")[-1]["trouble"] == "network"
+
+
 @root
 def test_icmp_and_nothing_else(siege):
     """Believed in the end: no further packet for that server, and the next one is asked when the wait is over."""
@@ -437,7 +465,7 @@ def test_nobody_listens(siege):
 
 def test_flood_of_ten_thousand(siege):
     """They hide nothing, cost no repeat, no log line each, and not the server's place before another one."""
-    s = siege("3 0", hosts=("127.0.0.1", "127.0.0.1"))
+    s = siege("7 0", hosts=("127.0.0.1", "127.0.0.1"))
     first, second = s.doubles
 
     def flood(request, double):
@@ -445,7 +473,7 @@ def test_flood_of_ten_thousand(siege):
                    bytes([2, request.id]) + os.urandom(4000)]
         for n in range(10000):
             double.sock.sendto(rubbish[n % 5], request.address)
-            if n % 10 == 9:
+            if n % 50 == 49:
                 time.sleep(0.0005)
         time.sleep(0.2)
         return request.reply(ACCEPT)
