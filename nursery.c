@@ -230,7 +230,7 @@ nursery_bear(const struct house *h, const struct session *se, int client, pid_t 
 {
 	struct birth b;
 	int sv[2], fd[3];
-	int stuck = 0;
+	int stuck = 0, mute = 0;
 
 	*warden = *smtp = 0;
 	if (!nursery_ready() || msg_pair(sv) == -1) {
@@ -247,7 +247,8 @@ nursery_bear(const struct house *h, const struct session *se, int client, pid_t 
 		stuck = 1;
 	} else {
 		*warden = hear(PRIV_WARDEN, &stuck);
-		*smtp = hear(PRIV_SMTP, &stuck);
+		*smtp = hear(PRIV_SMTP, &mute);
+		stuck |= mute;
 	}
 	close(sv[0]);
 	close(sv[1]);
@@ -255,6 +256,9 @@ nursery_bear(const struct house *h, const struct session *se, int client, pid_t 
 		log_msg(
 		    LOG_ERR, "crash", "a process that sessions come from does not answer; new ones will be started");
 		nursery_stop();
+	}
+	if (mute) {
+		*smtp = -1;
 	}
 	return *warden > 0 && *smtp > 0 ? 0 : -1;
 }

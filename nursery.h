@@ -23,7 +23,8 @@ void nursery_stop(void);
 void nursery_forget(void);
 /*
  * Have a session born for the client at descriptor `client`: two children of ours, warden and smtp, whose pids go to *warden and *smtp (0
- * when there is none). 0 or -1; with -1, a warden that is there will see its smtp gone and end.
+ * when there is none, *smtp -1 when nobody knows). 0 or -1; with -1, whichever is there will see the other one gone and end, smtp with a word
+ * to the client. When it was a nursery's fault, nursery_ready() is 0 afterwards.
  */
 int nursery_bear(const struct house *h, const struct session *se, int client, pid_t *warden, pid_t *smtp);
 /* A child of ours has ended: 1 when it was a nursery. */

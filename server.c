@@ -260,11 +260,16 @@ start_session(struct session *se, int fd)
 	session_name(se);
 	s = slots_begin(se->slot, &se->client, se->sid);
 	rc = nursery_bear(&server.house, se, fd, &warden, &smtp);
+	if (rc == -1 && smtp == 0 && !nursery_ready()) {
+		/* It was killed, by the kernel for want of memory, say; nobody noticed till now, and the client need not. */
+		renew_nurseries();
+		rc = nursery_bear(&server.house, se, fd, &warden, &smtp);
+	}
 	atomic_store(&s->warden, (int32_t)warden);
-	atomic_store(&s->smtp, (int32_t)smtp);
+	atomic_store(&s->smtp, smtp > 0 ? (int32_t)smtp : 0);
 	if (rc == -1) {
-		if (smtp > 0) {
-			/* Without a warden it says 421 itself, which must not be said twice. */
+		if (smtp != 0) {
+			/* Without its warden it says 421 itself, which must not be said twice. */
 			log_refused(&se->client, "fork-failed");
 			close(fd);
 		} else {
