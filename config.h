@@ -143,7 +143,7 @@ _Static_assert(PRELOGIN_EVICT_SECONDS >= 1 && PRELOGIN_EVICT_SECONDS <= 300, "PR
 #endif
 _Static_assert(TIMEOUT_LOGIN >= 10 && TIMEOUT_LOGIN <= 600, "TIMEOUT_LOGIN: 10..600");
 
-/* TIMEOUT_COMMAND: for the next command, or for the client to take a reply. Default 300 (RFC 5321 4.5.3.2.7), 10-1200. */
+/* TIMEOUT_COMMAND: for the whole of the next command, or for the client to take a reply. Default 300 (RFC 5321 4.5.3.2.7), 10-1200. */
 #ifndef TIMEOUT_COMMAND
 #define TIMEOUT_COMMAND 300
 #endif

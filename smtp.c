@@ -191,14 +191,15 @@ smtp_say_reply(struct smtp_session *s, enum reply r)
 int
 smtp_read_line(struct smtp_session *s, size_t cap)
 {
+	/* For all of it: an octet now and then is not a line. */
+	int64_t until = mono_ms() + (s->phase == PH_BDAT ? TIMEOUT_DATA : TIMEOUT_COMMAND) * INT64_C(1000);
 	const uint8_t *p, *lf;
 	size_t len, take;
 	int too_long = 0, cr = 0;
 
 	s->line_len = 0;
 	do {
-		enum conn_status st =
-		    conn_peek(s->c, &p, &len, (s->phase == PH_BDAT ? TIMEOUT_DATA : TIMEOUT_COMMAND) * 1000);
+		enum conn_status st = conn_peek(s->c, &p, &len, (int)(until - mono_ms()));
 
 		if (st != CONN_OK) {
 			smtp_lost(s, st);

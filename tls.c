@@ -346,6 +346,8 @@ conn_start_tls(struct conn *c, int timeout_ms)
 		c->tls_error = br_ssl_engine_last_error(&c->sc.eng);
 		return CONN_TLS;
 	}
+	/* Until a version is agreed on, alerts bear one that old clients can read; else it would be 0, and they would see garbage. */
+	c->sc.eng.version_out = BR_TLS10;
 	c->tls = 1;
 	st = engine_run(c, BR_SSL_SENDAPP, mono_ms() + timeout_ms);
 	return st == CONN_EOF && c->tls_error != 0 ? CONN_TLS : st;

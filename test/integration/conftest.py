@@ -175,7 +175,7 @@ def scratch(work):
 
 def pytest_collection_finish(session):
     names = {n for i in session.items for n in i.fixturenames}
-    session.config.wanted_variants = {n for n in ("quick_binary", "future_binary") if n in names}
+    session.config.wanted_variants = {n for n in variant.BUILDS if n in names}
     if session.config.option.collectonly:
         session.config.wanted_variants = set()
 
@@ -183,9 +183,9 @@ def pytest_collection_finish(session):
 @pytest.fixture(scope="session", autouse=True)
 def variants(work, request):
     made = {}
-    for name in sorted(request.config.wanted_variants, reverse=True):
-        quick = name == "quick_binary"
-        made[name] = variant.Variant(work, name, variant.QUICK if quick else {}, 1 if quick else variant.FUTURE, ["hostile"] if quick else [])
+    for name in variant.BUILDS:
+        if name in request.config.wanted_variants:
+            made[name] = variant.Variant(work, name, *variant.BUILDS[name])
     yield made
     for v in made.values():
         if v.process.poll() is None:
@@ -207,6 +207,11 @@ def quick_binary(variants):
 @pytest.fixture(scope="session")
 def quick_hostile_binary(quick_binary):
     return os.path.join(os.path.dirname(quick_binary), "build/host/mailstile-hostile")
+
+
+@pytest.fixture(scope="session")
+def slow_binary(variants):
+    return variants["slow_binary"].path()
 
 
 @pytest.fixture(scope="session")

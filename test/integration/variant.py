@@ -16,7 +16,12 @@ QUICK = {"TIMEOUT_LOGIN": 10, "TIMEOUT_COMMAND": 10, "TIMEOUT_DATA": 10, "TIMEOU
          "SESSIONS_PER_ADDR": 8, "PRELOGIN_MAX": 6, "PRELOGIN_PER_ADDR": 4, "PRELOGIN_EVICT_SECONDS": 1, "PENALTY_SECONDS": 2,
          "REEXEC_SECONDS": 1, "LISTEN_RETRY_SECONDS": 1, "RADIUS_DEADLINE": 2, "RADIUS_DEAD_SECONDS": 2, "TLS_CACHE_MAX": 3, "TLS_CACHE_SECONDS": 2,
          "SMTP_RCPT_MAX": 100, "HOPS_MAX": 10, "BAD_COMMANDS_MAX": 3}
+SLOW = {"TIMEOUT_LOGIN": 10, "TIMEOUT_COMMAND": 10, "TIMEOUT_DATA": 10, "TIMEOUT_SESSION": 60, "RADIUS_DEADLINE": 5}  # for slow clients, as many as there may be
 FUTURE = 4102444800  # 2100: any clock of today is before this build
+
+
+# In the order in which they are begun: (numbers, build date, targets besides the program).
+BUILDS = {"quick_binary": (QUICK, 1, ["hostile"]), "slow_binary": (SLOW, 1, []), "future_binary": ({}, FUTURE, [])}
 
 
 class Variant:
