@@ -151,3 +151,23 @@ def test_ipv6_networks(make_server):
     many.leave()
     other.leave()
     tools.poll(lambda: not server.pairs(), "the end of all sessions")
+
+
+@pytest.mark.root
+def test_without_root(make_server):
+    """All processes of one user, as on somebody's desk: the same limits hold, and main can still end whom it must."""
+    def prepare(s):
+        tools.rmtree(s.queue)
+        tools.run("chown", "-R", "65534:65534", s.home)
+        tools.run(*s.argv("mkqueue", "-H", s.home, "-n", "3"))
+    server = make_server(wrap=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"], prepare=prepare)
+    assert tools.status_of(server.pid)["Uid"].split() == ["65534"] * 4
+    ports = [server.port[p] for p in ("smtp", "submission")]
+    with Watch(server, cpu=3) as w:
+        crowd = Attacker(mode="idle", sources=CROWDS["50 addresses"], ports=ports, total=700)
+        seen = crowd.result()["seen"]
+        churn = Attacker(mode="churn", sources=CROWDS["1000 networks"], ports=ports, how=["close", "reset", "speak"], total=800, seconds=60)
+        assert churn.result()["seen"]["done"] == 800
+        churn.leave()
+        crowd.leave()
+    assert seen["220"] >= 384 and sum(seen.values()) == 700 and w.messages == []

@@ -11,7 +11,7 @@ import harness
 import radius
 import smtpc
 import tools
-from abuse import Watch
+from abuse import Attacker, Watch
 from smtpc import b64
 
 pytestmark = pytest.mark.release
@@ -215,3 +215,17 @@ def test_broken_off(besieged, freeradius, said, how):
             c.reset()
     assert besieged.gone(c)["why"] in ("eof", "tls-failed")
     assert len(freeradius.requests()) == before
+
+
+def test_guessing(besieged):
+    """Wrong passwords from sixty addresses, pipelined: three are tried for each session, with longer and longer waits; customers log in meanwhile."""
+    line = "AUTH PLAIN " + b64("\0alice\0guess") + "\r\n"
+    jobs = {n: {"port": besieged.port["submissions"], "tls": True, "source": "127.220.1.%d" % (n + 1), "first": ["EHLO x\r\n"], "again": line, "times": 10}
+            for n in range(60)}
+    with Watch(besieged) as w:
+        results = Attacker(mode="streams", jobs=jobs, at_once=60).leave()["results"]
+    for n, r in results.items():
+        ends = [r["codes"].pop(word, 0) for word in ("end", "ConnectionResetError")]
+        assert sum(ends) == 1 and r["codes"] == {"220": 1, "250": 1, "535": 3, "421": 1}, (n, r)
+        assert r["seconds"] > 1 + 2 + 4
+    assert w.messages == []
