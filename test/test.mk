@@ -8,6 +8,7 @@ help:
 	@echo 'test-unit         cmocka programs of test/unit, under ASan and UBSan'
 	@echo 'test-integration  pytest, test/integration, on ./mailstile'
 	@echo 'test-valgrind     the same under valgrind: half an hour; a part of it belongs to test'
+	@echo 'soak              many clients for MINUTES (10) while RADIUS, certificates and configuration change (test/integration/test_soak.py)'
 	@echo 'demo bench fuzz   test/demo.sh, test/bench/bench.sh, test/fuzz/run.sh'
 	@echo 'power             cuts the power of a guest under load, on several file systems (test/power/machine.py): most of an hour'
 	@echo 'size              section and file sizes against the budget of the board'
@@ -40,6 +41,10 @@ test-unit:
 test-integration: all
 	$(Q)MAILSTILE='$(abspath $(PROG))' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider \
 		$(if $(SANITIZE),-m 'not release') $(PYTEST_ARGS) test/integration
+
+soak: all
+	$(Q)MAILSTILE='$(abspath $(PROG))' MAILSTILE_SOAK='$(or $(MINUTES),10)' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -s \
+		-p no:cacheprovider test/integration/test_soak.py
 
 # Each test/unit/NAME.c is a program of its own. It is linked with the objects as an archive, so a test that includes a
 # source file to reach its static functions replaces that object. The archive comes twice, since radcli calls back into

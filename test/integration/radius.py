@@ -51,8 +51,8 @@ def users_file():
 class FreeRadius:
     """FreeRADIUS in a directory of its own: `port` signs its replies, `unsigned` is a server older than 2024."""
 
-    def __init__(self, work):
-        self.dir = os.path.join(work, "raddb")
+    def __init__(self, work, name="raddb"):
+        self.dir = os.path.join(work, name)
         os.mkdir(self.dir, 0o700)
         self.port = tools.free_port(socket.SOCK_DGRAM)
         self.unsigned = tools.free_port(socket.SOCK_DGRAM)
@@ -62,6 +62,9 @@ class FreeRadius:
         tools.write(os.path.join(self.dir, "radiusd.conf"), text)
         tools.write(os.path.join(self.dir, "users"), users_file())
         self.log = os.path.join(self.dir, "out")
+        self.start()
+
+    def start(self):
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(["freeradius", "-f", "-l", "stdout", "-d", self.dir],
                                             stdin=subprocess.DEVNULL, stdout=out, stderr=out)

@@ -128,8 +128,9 @@ def test_ipv6_networks(make_server):
     An IPv6 client is its /64: all addresses of one share one allowance. And a /48 full of them, as one customer of a provider gets, does not
     keep others out. In a network of its own, where any address of the prefix can be used.
     """
-    server = make_server(listen=IPV6, wrap=["unshare", "--net", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind && ip link set lo up && ip -6 route add local 2001:db8::/32 dev lo && "
-                                            "ip -6 addr add 2001:db8:0:1::25/128 dev lo nodad && exec \"$@\"", "sh"])
+    network = ["echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind", "ip link set lo up", "ip -6 route add local 2001:db8::/32 dev lo",
+               "ip -6 addr add 2001:db8:0:1::25/128 dev lo nodad", 'exec "$@"']
+    server = make_server(listen=IPV6, wrap=["unshare", "--net", "sh", "-c", " && ".join(network), "sh"])
     inside = ["nsenter", "--net=/proc/%d/ns/net" % server.pid]
 
     def attack(sources, total):

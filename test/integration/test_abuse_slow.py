@@ -8,7 +8,6 @@ import concurrent.futures
 import re
 import select
 import socket
-import ssl
 import time
 
 import pytest
