@@ -14,7 +14,7 @@ peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket
 demo="$peers util-linux"
 test="$unit $peers python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
 lint="clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc"
-bench="$peers"
+bench="$peers libc6-dev libssl-dev strace dpkg"
 fuzz="clang libclang-rt-14-dev"
 
 check=

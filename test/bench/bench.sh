@@ -1,15 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# make bench: builds the load generator and runs the benchmark. BENCH_ROUNDS sets the rounds.
+# make bench: builds load generator, floor and log sink, fetches the other servers (peers.sh) and runs bench.py, which says what can be
+# set. As root. BENCH_DIR: where servers and their queues are, on a real disk; build/bench otherwise.
 set -eu
 cd "$(dirname "$0")/../.."
 make="${MAKE:-make} --no-print-directory"
 test/install-deps.sh build bench
 $make all
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/mailstile-bench.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-cp mailstile test/bench/bench.py "$tmp"
-${HOSTCC:-cc} -O2 -D_GNU_SOURCE -o "$tmp/load" test/bench/load.c
-chmod 755 "$tmp" "$tmp"/*
-TMPDIR="$tmp" MAILSTILE="$tmp/mailstile" LOAD="$tmp/load" /usr/bin/python3 "$tmp/bench.py"
+dir=${BENCH_DIR:-$PWD/build/bench}
+mkdir -p "$dir"
+if test -n "${BENCH_QUICK:-}"; then
+	test/bench/peers.sh "$dir" postfix
+else
+	test/bench/peers.sh "$dir"
+fi
+for program in load floor sink; do
+	${HOSTCC:-cc} -O2 -Wall -Wextra -D_GNU_SOURCE -o "$dir/$program" "test/bench/$program.c" -lssl -lcrypto
+done
+MAILSTILE=${MAILSTILE:-$PWD/mailstile} LOAD=$dir/load FLOOR=$dir/floor SINK=$dir/sink BENCH_ROOT=$dir/root \
+	PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 test/bench/bench.py

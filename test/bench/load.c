@@ -1,59 +1,118 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * An SMTP load generator for `make bench`: plain SMTP to a loopback address, blocking, one process per session, bounded by a count.
+ * An SMTP load generator for `make bench`: blocking, one process a session, each from a loopback address of its own, as customers
+ * come from. Bounded by a count and, with -d, by a time.
  *
- *   load PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT
+ *   load [-prsS] [-a USER:PASSWORD] [-d SECONDS] PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT
  *
- * Sends MESSAGES in all over SESSIONS processes, PER_CONNECTION to a connection, of OCTETS each. Commands are pipelined as far as
- * RFC 2920 allows. Prints `messages seconds`. Exit 1 when a message was not answered 250.
+ * Sends MESSAGES in all over SESSIONS processes, PER_CONNECTION to a connection, of OCTETS each. PER_CONNECTION 0: MESSAGES
+ * connections that only read the banner and QUIT.
+ *
+ *   -p  one command at a time; else MAIL, RCPT and DATA go in one write, as RFC 2920 allows
+ *   -s  TLS from the first octet; -S by STARTTLS. TLS 1.2, no certificate check
+ *   -r  resume the session of the connection before
+ *   -a  AUTH PLAIN
+ *   -d  begin no message (or connection) after this time
+ *
+ * Prints `messages connections resumed seconds`. Exit 1 when anything was not answered as it should.
  */
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static char in[4096];
-static size_t in_len;
+static struct {
+	int one_by_one, tls, starttls, resume, port;
+	double seconds;
+	const char *login; /* base64 */
+	const char *rcpt;
+	long per;
+} opt;
+
+/* One a session, in shared memory. */
+struct result {
+	long messages, connections, resumed;
+};
+
+static struct {
+	int fd;
+	SSL *ssl;
+	char in[4096];
+	size_t in_len;
+} link_;
+
+static SSL_CTX *context;
+static SSL_SESSION *last;
+static struct timespec begin;
+
+static double
+elapsed(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9;
+}
 
 /* Read one reply, all its lines; its code, or -1. */
 static int
-reply(int fd)
+reply(void)
 {
 	for (;;) {
-		char *lf = memchr(in, '\n', in_len);
+		char *lf = memchr(link_.in, '\n', link_.in_len);
+		size_t room = sizeof link_.in - link_.in_len;
+		ssize_t n;
 
 		if (lf != NULL) {
-			int code = atoi(in);
-			int last = in[3] == ' ';
+			int code = atoi(link_.in);
+			int done = link_.in[3] == ' ';
 
-			in_len -= (size_t)(lf + 1 - in);
-			memmove(in, lf + 1, in_len);
-			if (last) {
+			link_.in_len -= (size_t)(lf + 1 - link_.in);
+			memmove(link_.in, lf + 1, link_.in_len);
+			if (done) {
 				return code;
 			}
 			continue;
 		}
-		ssize_t n = in_len == sizeof in ? -1 : read(fd, in + in_len, sizeof in - in_len);
-
+		if (link_.ssl != NULL) {
+			n = SSL_read(link_.ssl, link_.in + link_.in_len, (int)room);
+		} else {
+			n = read(link_.fd, link_.in + link_.in_len, room);
+		}
 		if (n <= 0) {
 			return -1;
 		}
-		in_len += (size_t)n;
+		link_.in_len += (size_t)n;
 	}
 }
 
 static int
-put(int fd, const char *p, size_t len)
+expect(int code)
+{
+	int got = reply();
+
+	if (got != code) {
+		fprintf(stderr, "load: expected %d, got %d\n", code, got);
+	}
+	return got == code ? 0 : -1;
+}
+
+static int
+put(const char *p, size_t len)
 {
 	while (len > 0) {
-		ssize_t n = write(fd, p, len);
+		ssize_t n = link_.ssl != NULL ? SSL_write(link_.ssl, p, (int)len) : write(link_.fd, p, len);
 
 		if (n <= 0) {
+			perror("load: write");
 			return -1;
 		}
 		p += n;
@@ -62,48 +121,135 @@ put(int fd, const char *p, size_t len)
 	return 0;
 }
 
-/* Each session comes from a loopback address of its own, as customers do; one address may not open that many. */
 static int
-connect_to(int port, long i)
+say(const char *text, int code)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	return put(text, strlen(text)) == -1 ? -1 : expect(code);
+}
+
+static int
+handshake(struct result *r)
+{
+	link_.ssl = SSL_new(context);
+	SSL_set_fd(link_.ssl, link_.fd);
+	if (opt.resume && last != NULL) {
+		SSL_set_session(link_.ssl, last);
+	}
+	if (SSL_connect(link_.ssl) != 1) {
+		fprintf(stderr, "load: no TLS handshake\n");
+		return -1;
+	}
+	r->resumed += SSL_session_reused(link_.ssl);
+	if (opt.resume) {
+		SSL_SESSION_free(last);
+		last = SSL_get1_session(link_.ssl);
+	}
+	return 0;
+}
+
+static int
+connect_from(long i)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port) };
 	struct sockaddr_in from = { .sin_family = AF_INET };
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int one = 1;
 
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	from.sin_addr.s_addr = htonl(0x7f000101 + (uint32_t)(i % 250));
-	in_len = 0;
-	if (fd == -1 || bind(fd, (struct sockaddr *)&from, sizeof from) == -1 || connect(fd, (struct sockaddr *)&a, sizeof a) == -1 || reply(fd) != 220 ||
-	    put(fd, "EHLO bench.example\r\n", 20) == -1 || reply(fd) != 250) {
+	link_.in_len = 0;
+	link_.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (link_.fd == -1) {
 		return -1;
 	}
-	return fd;
+	/* A port is chosen when the other end is known, so that ports do not run out. */
+	setsockopt(link_.fd, IPPROTO_IP, 24 /* IP_BIND_ADDRESS_NO_PORT */, &one, sizeof one);
+	setsockopt(link_.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	if (bind(link_.fd, (struct sockaddr *)&from, sizeof from) == -1 ||
+	    connect(link_.fd, (struct sockaddr *)&to, sizeof to) == -1) {
+		perror("load: connect");
+		return -1;
+	}
+	return 0;
 }
 
 static int
-one_message(int fd, const char *envelope, const char *text, size_t len)
+open_session(long i, struct result *r)
 {
-	if (put(fd, envelope, strlen(envelope)) == -1 || reply(fd) != 250 || reply(fd) != 250 || reply(fd) != 354) {
+	char auth[512];
+
+	if (connect_from(i) == -1 || (opt.tls && handshake(r) == -1) || expect(220) == -1) {
 		return -1;
 	}
-	return put(fd, text, len) == -1 || reply(fd) != 250 ? -1 : 0;
+	r->connections++;
+	if (opt.starttls &&
+	    (say("EHLO bench.example\r\n", 250) == -1 || say("STARTTLS\r\n", 220) == -1 || handshake(r) == -1)) {
+		return -1;
+	}
+	if (opt.per > 0 && say("EHLO bench.example\r\n", 250) == -1) {
+		return -1;
+	}
+	if (opt.login != NULL) {
+		snprintf(auth, sizeof auth, "AUTH PLAIN %s\r\n", opt.login);
+		return say(auth, 235);
+	}
+	return 0;
 }
 
 static int
-session(int port, long i, long messages, long per, const char *envelope, const char *text, size_t len)
+close_session(void)
 {
-	while (messages > 0) {
-		int fd = connect_to(port, i);
+	int rc = say("QUIT\r\n", 221);
 
-		for (long n = 0; fd != -1 && n < per && messages > 0; n++, messages--) {
-			if (one_message(fd, envelope, text, len) == -1) {
-				return 1;
-			}
+	if (link_.ssl != NULL) {
+		SSL_set_quiet_shutdown(link_.ssl, 1);
+		SSL_shutdown(link_.ssl); /* or its session could not be resumed */
+		SSL_free(link_.ssl);
+		link_.ssl = NULL;
+	}
+	close(link_.fd);
+	return rc;
+}
+
+static int
+one_message(const char *text, size_t len)
+{
+	char line[3][300];
+	char all[900];
+
+	snprintf(line[0], sizeof line[0], "MAIL FROM:<a@bench.example>\r\n");
+	snprintf(line[1], sizeof line[1], "RCPT TO:<%s>\r\n", opt.rcpt);
+	snprintf(line[2], sizeof line[2], "DATA\r\n");
+	if (opt.one_by_one) {
+		if (say(line[0], 250) == -1 || say(line[1], 250) == -1 || say(line[2], 354) == -1) {
+			return -1;
 		}
-		if (fd == -1 || put(fd, "QUIT\r\n", 6) == -1 || reply(fd) != 221) {
+	} else {
+		snprintf(all, sizeof all, "%s%s%s", line[0], line[1], line[2]);
+		if (say(all, 250) == -1 || expect(250) == -1 || expect(354) == -1) {
+			return -1;
+		}
+	}
+	return put(text, len) == -1 ? -1 : expect(250);
+}
+
+static int
+session(long i, long count, const char *text, size_t len, struct result *r)
+{
+	while (count > 0 && (opt.seconds == 0 || elapsed() < opt.seconds)) {
+		if (open_session(i, r) == -1) {
 			return 1;
 		}
-		close(fd);
+		count -= opt.per == 0;
+		for (long n = 0; n < opt.per && count > 0 && (n == 0 || opt.seconds == 0 || elapsed() < opt.seconds); n++) {
+			if (one_message(text, len) == -1) {
+				return 1;
+			}
+			r->messages++;
+			count--;
+		}
+		if (close_session() == -1) {
+			return 1;
+		}
 	}
 	return 0;
 }
@@ -130,33 +276,98 @@ make_text(size_t octets, size_t *len)
 	return t;
 }
 
+/* USER:PASSWORD as AUTH PLAIN wants it. */
+static const char *
+plain(const char *login)
+{
+	static char out[512];
+	const char *colon = strchr(login, ':');
+	unsigned char raw[256];
+
+	if (colon == NULL || strlen(login) > sizeof raw - 2) {
+		return NULL;
+	}
+	raw[0] = '\0';
+	memcpy(raw + 1, login, strlen(login));
+	raw[1 + (colon - login)] = '\0';
+	EVP_EncodeBlock((unsigned char *)out, raw, 1 + (int)strlen(login));
+	return out;
+}
+
+static int
+options(int argc, char **argv)
+{
+	int c;
+
+	while ((c = getopt(argc, argv, "prsSa:d:")) != -1) {
+		switch (c) {
+		case 'p':
+			opt.one_by_one = 1;
+			break;
+		case 'r':
+			opt.resume = 1;
+			break;
+		case 's':
+			opt.tls = 1;
+			break;
+		case 'S':
+			opt.starttls = 1;
+			break;
+		case 'a':
+			opt.login = plain(optarg);
+			break;
+		case 'd':
+			opt.seconds = atof(optarg);
+			break;
+		default:
+			return -1;
+		}
+	}
+	return argc - optind == 6 ? 0 : -1;
+}
+
 int
 main(int argc, char **argv)
 {
-	struct timespec a, b;
-	char envelope[512];
-	size_t len;
+	struct result sum = { 0, 0, 0 };
+	struct result *r;
 	int bad = 0, status;
+	size_t len;
 
-	if (argc != 7) {
-		fprintf(stderr, "usage: load PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT\n");
+	if (options(argc, argv) == -1) {
+		fprintf(stderr, "usage: load [-prsS] [-a USER:PASSWORD] [-d SECONDS] "
+				"PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT\n");
 		return 100;
 	}
-	int port = atoi(argv[1]);
-	long sessions = atol(argv[2]), messages = atol(argv[3]), per = atol(argv[4]);
-	char *text = make_text((size_t)atol(argv[5]), &len);
+	argv += optind;
+	opt.port = atoi(argv[0]);
+	long sessions = atol(argv[1]), count = atol(argv[2]);
+	opt.per = atol(argv[3]);
+	char *text = make_text((size_t)atol(argv[4]), &len);
 
-	snprintf(envelope, sizeof envelope, "MAIL FROM:<a@bench.example>\r\nRCPT TO:<%s>\r\nDATA\r\n", argv[6]);
-	clock_gettime(CLOCK_MONOTONIC, &a);
+	opt.rcpt = argv[5];
+	context = SSL_CTX_new(TLS_client_method());
+	SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION);
+	SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
+	r = mmap(NULL, (size_t)sessions * sizeof *r, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (r == MAP_FAILED) {
+		return 1;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (long i = 0; i < sessions; i++) {
 		if (fork() == 0) {
-			_exit(session(port, i, messages / sessions + (i < messages % sessions), per, envelope, text, len));
+			_exit(session(i, count / sessions + (i < count % sessions), text, len, r + i));
 		}
 	}
 	while (wait(&status) != -1) {
 		bad += status != 0;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &b);
-	printf("%ld %.3f\n", messages, (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9);
+	double seconds = elapsed();
+	for (long i = 0; i < sessions; i++) {
+		sum.messages += r[i].messages;
+		sum.connections += r[i].connections;
+		sum.resumed += r[i].resumed;
+	}
+	printf("%ld %ld %ld %.4f\n", sum.messages, sum.connections, sum.resumed, seconds);
 	return bad > 0;
 }
