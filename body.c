@@ -274,12 +274,90 @@ edge(struct body *b, int c)
 	return 0;
 }
 
+typedef unsigned long word;
+#define EACH_OCTET ((word)-1 / 255) /* times c: c in each octet of a word */
+
+/* Copy octets up to the first NUL, LF or CR, a word at a time. Returns how many. */
+static size_t
+copy_plain(uint8_t *out, const uint8_t *p, size_t len)
+{
+	size_t i = 0;
+
+	for (;;) {
+		word w;
+		size_t stop;
+
+		for (; len - i >= sizeof w; i += sizeof w) {
+			memcpy(&w, p + i, sizeof w);
+			if (((w - EACH_OCTET * ('\r' + 1)) & ~w & EACH_OCTET * 0x80) != 0) {
+				break; /* some octet is not above CR: one of the three, or a TAB */
+			}
+			memcpy(out + i, &w, sizeof w);
+		}
+		for (stop = len - i < sizeof w ? len : i + sizeof w; i < stop; i++) {
+			if (p[i] == '\r' || p[i] == '\n' || p[i] == '\0') {
+				return i;
+			}
+			out[i] = p[i];
+		}
+		if (i == len) {
+			return len;
+		}
+	}
+}
+
+/*
+ * The bulk of a message: whole lines, and parts of them, in the body, as long as there is nothing to judge. Stops before what is not plain
+ * text or a CRLF, and behind a CRLF that a dot or nothing follows. Returns how many octets were used.
+ */
+static size_t
+bulk(struct body *b, const uint8_t *p, size_t len)
+{
+	size_t i = 0, begin;
+
+	while (i < len && b->fault == BODY_FINE) {
+		size_t room = BODY_BUFFER - b->out_len;
+
+		begin = b->out_len;
+		b->out_len += copy_plain(b->out + begin, p + i, len - i < room ? len - i : room);
+		i += b->out_len - begin;
+		if (b->out_len == BODY_BUFFER) {
+			count(b, b->out_len - begin);
+			drain(b);
+			continue;
+		}
+		if (len - i < 2 || p[i] != '\r' || p[i + 1] != '\n') {
+			count(b, b->out_len - begin);
+			return i;
+		}
+		b->out[b->out_len++] = '\n';
+		i += 2;
+		count(b, b->out_len - begin);
+		if (b->out_len == BODY_BUFFER) {
+			drain(b);
+		}
+		if (i == len || p[i] == '.') {
+			b->state = AT_BOL;
+			return i;
+		}
+	}
+	return i;
+}
+
 size_t
 body_input(struct body *b, const uint8_t *p, size_t len)
 {
 	size_t i = 0;
 
 	while (i < len && !b->done) {
+		if (b->state == AT_TEXT && !b->in_header && b->fault == BODY_FINE) {
+			size_t n = bulk(b, p + i, len - i);
+
+			i += n;
+			if (n > 0) {
+				continue; /* look at the state again */
+			}
+		}
 		if (b->state != AT_TEXT && edge(b, p[i]) == 1) {
 			i++;
 		} else if (!b->done) {

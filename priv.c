@@ -347,39 +347,104 @@ static const int warden_calls[] = {
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define CALLS_MAX (COUNT(smtp_calls) + COUNT(warden_calls))
 
+_Static_assert(CALLS_MAX / 2 * 5 <= 255, "the search jumps over half of the ranges, and a jump has eight bits");
+
+/* One role's program, made once by main, so that a session only has to load it. */
+static struct filter {
+	uint16_t len; /* 0: not made yet */
+	struct bpf_insn insn[6 + 5 * CALLS_MAX];
+} filters[PRIV_ROLES];
+
+/* A run of consecutive system call numbers that are allowed. */
+struct range {
+	uint32_t first, last;
+};
+
+/*
+ * A binary search over r[0..n): a handful of comparisons to each call instead of a walk through the whole list, and the kernel, which tries
+ * every number when a filter is loaded, is done sooner, too.
+ */
+static void
+search(struct filter *f, const struct range *r, size_t n)
+{
+	size_t half = n / 2;
+	struct bpf_insn *jump;
+	uint16_t left;
+
+	if (n == 1) {
+		f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_ABOVE, 0, 1, r[0].first };
+		f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_ABOVE, 0, 1, r[0].last + 1 };
+		f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+		f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+		return;
+	}
+	jump = &f->insn[f->len++];
+	left = f->len;
+	search(f, r, half);
+	*jump = (struct bpf_insn){ BPF_JUMP_ABOVE, (uint8_t)(f->len - left), 0, r[half].first };
+	search(f, r + half, n - half);
+}
+
+/* Put call numbers into v[0..n), sorted. Returns the new n. */
 static size_t
-allow(struct bpf_insn *f, size_t n, const int *calls, size_t count)
+sort_in(uint32_t *v, size_t n, const int *calls, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		f[n++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, (uint32_t)calls[i] };
-		f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+		size_t k = n++;
+
+		for (; k > 0 && v[k - 1] > (uint32_t)calls[i]; k--) {
+			v[k] = v[k - 1];
+		}
+		v[k] = (uint32_t)calls[i];
 	}
 	return n;
+}
+
+static void
+make_filter(struct filter *f, enum priv_role role)
+{
+	uint32_t v[CALLS_MAX];
+	struct range r[CALLS_MAX];
+	size_t count = sort_in(v, 0, smtp_calls, COUNT(smtp_calls)), n = 0;
+
+	if (role == PRIV_WARDEN) {
+		count = sort_in(v, count, warden_calls, COUNT(warden_calls));
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (n > 0 && v[i] <= r[n - 1].last + 1) {
+			r[n - 1].last = v[i];
+		} else {
+			r[n++] = (struct range){ v[i], v[i] };
+		}
+	}
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARCH };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
+	/* What is above the last range is killed, the x32 system calls, which share the token and have bit 30 set, among them. */
+	search(f, r, n);
+}
+
+void
+priv_prepare(void)
+{
+	for (int role = PRIV_SMTP; role <= PRIV_WARDEN; role++) {
+		if (filters[role].len == 0) {
+			make_filter(&filters[role], (enum priv_role)role);
+		}
+	}
 }
 
 void
 priv_filter(enum priv_role role)
 {
-	struct bpf_insn f[8 + 2 * (COUNT(smtp_calls) + COUNT(warden_calls))];
-	struct bpf_prog prog = { .insn = f };
-	size_t n = 0;
+	struct bpf_prog prog;
 
-	f[n++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARCH };
-	f[n++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
-	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
-	f[n++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
-#if defined(__x86_64__)
-	/* The x32 system calls share the token and have bit 30 set. */
-	f[n++] = (struct bpf_insn){ BPF_JUMP_ABOVE, 0, 1, 0x40000000U };
-	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
-#endif
-	n = allow(f, n, smtp_calls, COUNT(smtp_calls));
-	if (role == PRIV_WARDEN) {
-		n = allow(f, n, warden_calls, COUNT(warden_calls));
-	}
-	f[n++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
-	prog.len = (uint16_t)n;
+	priv_prepare();
+	prog.len = filters[role].len;
+	prog.insn = filters[role].insn;
 	if (prctl(PR_SET_SECCOMP, FILTER_MODE, &prog) == -1 && errno != EINVAL) {
 		log_msg(LOG_ERR, "crash", "seccomp: %s", strerror(errno));
 		_exit(111);
@@ -387,6 +452,11 @@ priv_filter(enum priv_role role)
 }
 
 #else
+
+void
+priv_prepare(void)
+{
+}
 
 void
 priv_filter(enum priv_role role)

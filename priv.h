@@ -14,6 +14,7 @@ struct priv_ids {
 };
 
 enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RESOLVER };
+#define PRIV_ROLES 2 /* that have a system call filter: the first ones */
 
 /* Look the names of config.h up. 0, or -1 with the missing name in *missing. */
 int priv_lookup(struct priv_ids *ids, const char **missing);
@@ -25,6 +26,8 @@ int priv_lookup(struct priv_ids *ids, const char **missing);
  * filter is priv_filter(), apart because a role may still need to open something first.
  */
 void priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t fsize);
+/* Make the filters, once, so that forked processes need not. priv_filter() does it where nobody has. */
+void priv_prepare(void);
 /* Install the role's system call filter. A call outside it kills the process. Kernels without seccomp: a log line (once). */
 void priv_filter(enum priv_role role);
 

@@ -535,6 +535,7 @@ reload(void)
 		return;
 	}
 	new_radius_generation();
+	warden_prepare(&server.house);
 	open_listeners();
 	start_resolver();
 	log_begin(&l, LOG_INFO, "reload");
@@ -826,6 +827,7 @@ set_up(int share)
 		return 111;
 	}
 	new_radius_generation();
+	warden_prepare(&server.house);
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && SECCOMP) {
 		log_msg(

@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static struct conn conn; /* touched by the smtp process only */
+static struct conn conn; /* main sets its TLS engine up; touched by the smtp process only */
 static volatile sig_atomic_t warden_stop;
 
 static void
@@ -228,6 +228,15 @@ settle(const struct house *h, const struct session *se)
 	close(h->null);
 	umask(h->spool.kind == SPOOL_QUEUE ? 033 : 077);
 	priv_filter(PRIV_WARDEN);
+}
+
+void
+warden_prepare(const struct house *h)
+{
+	priv_prepare();
+	if (h->config->chain.key_type != 0) {
+		smtp_setup_tls(&conn, &h->config->chain);
+	}
 }
 
 void

@@ -700,6 +700,12 @@ greet(struct smtp_session *s)
 }
 
 void
+smtp_setup_tls(struct conn *c, const struct cert_chain *chain)
+{
+	conn_setup_tls(c, chain, &tls_warden);
+}
+
+void
 smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_chain *chain, int sock)
 {
 	struct smtp_session *s = &session;
@@ -711,7 +717,10 @@ smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_cha
 	s->file = -1;
 	s->phase = PH_START;
 	if (info->tls_ready) {
-		conn_prepare_tls(c, chain, &tls_warden);
+		if (c->chain != chain) {
+			smtp_setup_tls(c, chain);
+		}
+		conn_seed_tls(c);
 	}
 }
 

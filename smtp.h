@@ -20,6 +20,8 @@ struct smtp_info {
 	char session[20];
 };
 
+/* What of a session's TLS engine can be made before it is known: main does it, and forks. */
+void smtp_setup_tls(struct conn *c, const struct cert_chain *chain);
 /*
  * Set the session up: TLS engine seeded, nothing sent. `sock` leads to the warden. Before priv_filter(), since seeding may need calls the
  * filter forbids.

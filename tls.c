@@ -265,7 +265,7 @@ static const br_ssl_session_cache_class cache_class = {
 void
 conn_init(struct conn *c, int rfd, int wfd)
 {
-	memset(c, 0, offsetof(struct conn, in));
+	memset(c, 0, offsetof(struct conn, sc));
 	c->rfd = rfd;
 	c->wfd = wfd;
 	c->watch = -1;
@@ -273,7 +273,7 @@ conn_init(struct conn *c, int rfd, int wfd)
 }
 
 void
-conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w)
+conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w)
 {
 	static const uint16_t suites[] = {
 		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
@@ -284,7 +284,6 @@ conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tl
 		BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	};
 	br_ssl_engine_context *eng = &c->sc.eng;
-	uint8_t seed[32];
 
 	c->chain = chain;
 	c->warden = w;
@@ -306,6 +305,14 @@ conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tl
 	br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
 	br_ssl_server_set_policy(&c->sc, &c->policy);
 	br_ssl_server_set_cache(&c->sc, &c->cache);
+}
+
+void
+conn_seed_tls(struct conn *c)
+{
+	br_ssl_engine_context *eng = &c->sc.eng;
+	uint8_t seed[32];
+
 	/* The engine would open /dev/urandom, which the jail has not: seed it here, and say that the system's part is done. */
 	random_bytes(seed, sizeof seed);
 	br_ssl_engine_inject_entropy(eng, seed, sizeof seed);

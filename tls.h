@@ -56,10 +56,15 @@ struct conn {
 /* Set by a signal handler: blocking calls return CONN_STOP at once. */
 extern volatile sig_atomic_t conn_stop;
 
-/* Begin a plain connection. */
+/* Begin a plain connection. Leaves the TLS engine as it is. */
 void conn_init(struct conn *c, int rfd, int wfd);
-/* Seed and set up the TLS engine; before the process gives up its privileges. Nothing is sent. */
-void conn_prepare_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w);
+/*
+ * Set up the TLS engine. Main does it once for all sessions that it will fork: the engine asks the CPU what it can, and in a virtual
+ * machine each such question costs as much as a fork. Only the addresses of `chain` and `w` are kept.
+ */
+void conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w);
+/* Seed it: in each process anew, before that gives up its privileges. */
+void conn_seed_tls(struct conn *c);
 /* Handshake. Any plain input still buffered is the caller's to refuse first. */
 enum conn_status conn_start_tls(struct conn *c, int timeout_ms);
 

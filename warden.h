@@ -46,6 +46,9 @@ struct house {
 	int close[LISTENERS_MAX * 2 + 4]; /* main's own descriptors, which a session must not keep */
 };
 
+/* Make what all sessions have in common; main calls it after each (re)load of the configuration. */
+void warden_prepare(const struct house *h);
+
 /* Become the warden of `se`: forks smtp, serves it, exits. Does not return. */
 _Noreturn void warden_run(const struct house *h, struct session *se);
 

@@ -172,7 +172,8 @@ client_new(void)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	signs = gets = puts_ = 0;
 	conn_init(&conn, sv[0], sv[0]);
-	conn_prepare_tls(&conn, &chain, &warden);
+	conn_setup_tls(&conn, &chain, &warden);
+	conn_seed_tls(&conn);
 	return &c;
 }
 
