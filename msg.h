@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The whole wire between an smtp process and its warden: fixed-size structs over SOCK_SEQPACKET, one request, one reply
- * (MSG_TLSPUT, MSG_TLSUP, MSG_RESET and MSG_NOTE have none). Anything that is not exactly this ends the pair.
+ * (MSG_TLSPUT, MSG_TLSUP, MSG_RESET and MSG_NOTE have none). Up to BATCH_MAX requests MAIL, RCPT and DATA may come in one message, one
+ * behind the other; so do their replies, then. Anything that is not exactly this ends the pair.
  */
 #ifndef MAILSTILE_MSG_H
 #define MAILSTILE_MSG_H
@@ -44,6 +45,7 @@ enum verdict {
 	V_NO_SPACE,
 	V_NO_CLOCK,
 	V_SPOOL_ERROR,
+	V_SKIPPED, /* a request before it in the same batch was refused, and it depends on that */
 	V_COUNT
 };
 
@@ -160,6 +162,10 @@ _Static_assert(sizeof(struct msg_commit) == 16, "wire");
 _Static_assert(sizeof(struct msg_note) == 16, "wire");
 _Static_assert(sizeof(struct msg_verdict) == 8, "wire");
 _Static_assert(sizeof(struct msg_commit_reply) == 32, "wire");
+
+/* MAIL, some RCPT, DATA in one message. More RCPT would save little, and cost both processes 268 octets each. */
+#define BATCH_MAX 8
+#define BATCH_OCTETS (sizeof(struct msg_mail) + (BATCH_MAX - 1) * sizeof(struct msg_rcpt))
 
 union msg_any {
 	uint32_t type;

@@ -415,7 +415,7 @@ accept_one(const struct listener *l)
 	socklen_t len = sizeof ss, local_len = sizeof local;
 	struct session se = { .listen = &server.house.config->listen[l->conf] };
 	const char *why;
-	int fd = accept4(l->fd, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC);
+	int fd = accept4(l->fd, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd == -1) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {

@@ -170,7 +170,7 @@ reap(const struct warden *w)
 static int
 serve(struct warden *w)
 {
-	static uint8_t m[sizeof(union msg_any) + 1];
+	static uint8_t m[BATCH_OCTETS + 1];
 	int64_t end = w->start + (TIMEOUT_SESSION + 60) * INT64_C(1000);
 	struct log_line l;
 

@@ -43,6 +43,7 @@ smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why, int64_t numbe
 {
 	struct conn *c = s->c;
 
+	smtp_settle(s);
 	smtp_note(s, why, number);
 	c->busy = 1;
 	if (c->deadline < mono_ms() + 5000) {
@@ -57,57 +58,6 @@ smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why, int64_t numbe
 		conn_linger(c, 1000);
 	}
 	_exit(0);
-}
-
-/* Ask the warden, and wait. Without a warden there is no session. `fd`: where a descriptor in the answer goes, or NULL. */
-void
-smtp_ask(struct smtp_session *s, const void *m, size_t len, void *answer, size_t answer_len, int *fd)
-{
-	if (msg_send(s->sock, m, len, -1) == -1 || msg_recv(s->sock, answer, answer_len, fd, -1) != (long)answer_len) {
-		smtp_bye(s, R_BROKEN, NOTE_SHUTDOWN, 0);
-	}
-}
-
-enum verdict
-smtp_ask_verdict(struct smtp_session *s, const void *m, size_t len, int *fd)
-{
-	struct msg_verdict v;
-
-	smtp_ask(s, m, len, &v, sizeof v, fd);
-	return (enum verdict)v.verdict;
-}
-
-enum reply
-smtp_reply_of(enum verdict v, enum reply ok, int sender)
-{
-	switch (v) {
-	case V_OK:
-		return ok;
-	case V_AUTH_REFUSED:
-		return R_AUTH_REFUSED;
-	case V_AUTH_LATER:
-		return R_AUTH_LATER;
-	case V_NEED_LOGIN:
-		return R_NEED_LOGIN;
-	case V_SENDER_REFUSED:
-		return R_SENDER_REFUSED;
-	case V_NO_RELAY:
-		return R_NO_RELAY;
-	case V_UNQUALIFIED:
-		return sender ? R_SENDER_UNQUALIFIED : R_RCPT_UNQUALIFIED;
-	case V_BAD_ADDRESS:
-		return R_BAD_ADDRESS;
-	case V_TOO_MANY_RCPT:
-		return R_TOO_MANY_RCPT;
-	case V_TOO_BIG:
-		return R_TOO_BIG;
-	case V_NO_SPACE:
-		return R_NO_SPACE;
-	case V_NO_CLOCK:
-		return R_NO_CLOCK;
-	default:
-		return R_SPOOL_ERROR;
-	}
 }
 
 void
@@ -216,12 +166,13 @@ smtp_say(struct smtp_session *s, const char *text)
 	}
 }
 
-static void
-say_reply(struct smtp_session *s, enum reply r)
+void
+smtp_say_reply(struct smtp_session *s, enum reply r)
 {
 	if (r == R_NONE) {
 		return;
 	}
+	smtp_settle(s);
 	smtp_say(s, reply_text(r));
 	if (reply_is_bad_command(r) && ++s->bad_commands >= BAD_COMMANDS_MAX) {
 		smtp_bye(s, R_BAD_COMMANDS, NOTE_BAD_COMMANDS, s->bad_commands);
@@ -457,7 +408,7 @@ do_starttls(struct smtp_session *s, char *arg)
 		smtp_bye(s, R_TLS_INJECTION, NOTE_TLS_INJECTION, 0);
 	}
 	smtp_reset(s, 1);
-	say_reply(s, R_TLS_READY);
+	smtp_say_reply(s, R_TLS_READY);
 	st = conn_flush(s->c, TIMEOUT_COMMAND * 1000);
 	if (st != CONN_OK) {
 		smtp_lost(s, st);
@@ -556,7 +507,6 @@ do_mail(struct smtp_session *s, char *arg)
 	struct msg_mail m;
 	enum parse_result parsed;
 	enum reply r;
-	enum verdict v;
 	size_t used;
 
 	if (s->info->profile == PROFILE_SUBMISSION && !s->c->tls) {
@@ -584,12 +534,10 @@ do_mail(struct smtp_session *s, char *arg)
 	m.utf8 = (uint32_t)params.utf8;
 	m.len = (uint32_t)box.len;
 	memcpy(m.addr, box.text, box.len);
-	v = smtp_ask_verdict(s, &m, sizeof m, NULL);
-	if (v == V_OK) {
-		s->phase = PH_MAIL;
-		s->utf8 = params.utf8;
-	}
-	return smtp_reply_of(v, R_SENDER_OK, 1);
+	smtp_put(s, &m, sizeof m);
+	s->phase = PH_MAIL; /* unless the warden says no */
+	s->utf8 = params.utf8;
+	return R_NONE;
 }
 
 static enum reply
@@ -598,7 +546,6 @@ do_rcpt(struct smtp_session *s, char *arg)
 	struct mailbox box;
 	struct msg_rcpt m;
 	enum parse_result parsed;
-	enum verdict v;
 	size_t used;
 
 	arg = after_word(arg, "TO:");
@@ -616,11 +563,9 @@ do_rcpt(struct smtp_session *s, char *arg)
 	m.type = MSG_RCPT;
 	m.len = (uint32_t)box.len;
 	memcpy(m.addr, box.text, box.len);
-	v = smtp_ask_verdict(s, &m, sizeof m, NULL);
-	if (v == V_OK) {
-		s->phase = PH_RCPT;
-	}
-	return smtp_reply_of(v, R_RCPT_OK, 0);
+	smtp_put(s, &m, sizeof m);
+	s->phase = PH_RCPT;
+	return R_NONE;
 }
 
 /* ---- the session ---- */
@@ -630,23 +575,24 @@ static const struct command {
 	unsigned phases; /* where it is allowed */
 	enum reply elsewhere;
 	enum reply (*act)(struct smtp_session *s, char *arg);
+	int batched; /* may be put to the warden with what came before */
 } commands[] = {
-	{ "EHLO", PH_ANY, R_NONE, do_ehlo },
-	{ "HELO", PH_ANY, R_NONE, do_helo },
-	{ "MAIL", PH_READY, R_NESTED_MAIL, do_mail },
-	{ "RCPT", PH_MAIL | PH_RCPT, R_MAIL_FIRST, do_rcpt },
-	{ "DATA", PH_RCPT, R_RCPT_FIRST, smtp_do_data },
-	{ "BDAT", PH_ANY, R_NONE, smtp_do_bdat }, /* its octets must be read even where it is not allowed */
-	{ "RSET", PH_ANY, R_NONE, do_rset },
-	{ "NOOP", PH_ANY, R_NONE, do_noop },
-	{ "QUIT", PH_ANY, R_NONE, do_quit },
-	{ "STARTTLS", PH_START | PH_READY, R_IN_TRANSACTION, do_starttls },
-	{ "AUTH", PH_READY, R_IN_TRANSACTION, smtp_do_auth },
-	{ "VRFY", PH_ANY, R_NONE, do_vrfy },
-	{ "HELP", PH_ANY, R_NONE, do_help },
-	{ "EXPN", PH_ANY, R_NONE, do_not_implemented },
-	{ "TURN", PH_ANY, R_NONE, do_not_implemented },
-	{ "ETRN", PH_ANY, R_NONE, do_not_implemented },
+	{ "EHLO", PH_ANY, R_NONE, do_ehlo, 0 },
+	{ "HELO", PH_ANY, R_NONE, do_helo, 0 },
+	{ "MAIL", PH_READY, R_NESTED_MAIL, do_mail, 0 },
+	{ "RCPT", PH_MAIL | PH_RCPT, R_MAIL_FIRST, do_rcpt, 1 },
+	{ "DATA", PH_RCPT, R_RCPT_FIRST, smtp_do_data, 1 },
+	{ "BDAT", PH_ANY, R_NONE, smtp_do_bdat, 0 }, /* its octets must be read even where it is not allowed */
+	{ "RSET", PH_ANY, R_NONE, do_rset, 0 },
+	{ "NOOP", PH_ANY, R_NONE, do_noop, 0 },
+	{ "QUIT", PH_ANY, R_NONE, do_quit, 0 },
+	{ "STARTTLS", PH_START | PH_READY, R_IN_TRANSACTION, do_starttls, 0 },
+	{ "AUTH", PH_READY, R_IN_TRANSACTION, smtp_do_auth, 0 },
+	{ "VRFY", PH_ANY, R_NONE, do_vrfy, 0 },
+	{ "HELP", PH_ANY, R_NONE, do_help, 0 },
+	{ "EXPN", PH_ANY, R_NONE, do_not_implemented, 0 },
+	{ "TURN", PH_ANY, R_NONE, do_not_implemented, 0 },
+	{ "ETRN", PH_ANY, R_NONE, do_not_implemented, 0 },
 };
 
 static enum reply
@@ -679,6 +625,9 @@ one_command(struct smtp_session *s)
 		const struct command *cmd = &commands[i];
 
 		if (strlen(cmd->name) == len && ascii_casecmp(s->line, cmd->name, len) == 0) {
+			if (!cmd->batched) {
+				smtp_settle(s);
+			}
 			return ((unsigned)s->phase & cmd->phases) != 0 ? cmd->act(s, arg) : out_of_phase(s, cmd);
 		}
 	}
@@ -741,10 +690,13 @@ smtp_run(void)
 	greet(s);
 	for (;;) {
 		if (smtp_read_line(s, SMTP_COMMAND_MAX) == -1) {
-			say_reply(s, R_LINE_LONG);
+			smtp_say_reply(s, R_LINE_LONG);
 			continue;
 		}
-		say_reply(s, one_command(s));
+		smtp_say_reply(s, one_command(s));
+		if (!conn_line_pending(s->c)) {
+			smtp_settle(s);
+		}
 		if (s->phase == PH_BDAT) {
 			smtp_check_rate(s); /* between chunks time counts, too */
 		}

@@ -60,7 +60,7 @@ log_in(struct smtp_session *s, enum sasl_mechanism mech, const char *user, size_
 	memcpy(m.user, user, user_len);
 	memcpy(m.pass, pass, pass_len);
 	s->auth_requests++;
-	v = smtp_ask_verdict(s, &m, sizeof m, NULL);
+	v = smtp_ask_verdict(s, &m, sizeof m);
 	explicit_bzero(&m, sizeof m);
 	if (v == V_OK) {
 		s->loggedin = 1;

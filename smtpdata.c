@@ -54,7 +54,11 @@ begin(struct smtp_session *s, int dots)
 	enum verdict v;
 
 	memcpy(m.helo, s->helo, s->helo_len);
-	v = smtp_ask_verdict(s, &m, sizeof m, &s->file);
+	v = smtp_settle_data(s, &m);
+	if (v == V_SKIPPED) {
+		/* What it depends on was refused in the same breath. */
+		return s->phase == PH_MAIL ? R_RCPT_FIRST : R_MAIL_FIRST;
+	}
 	if (v != V_OK) {
 		return smtp_reply_of(v, R_DONE, 0);
 	}
@@ -178,7 +182,9 @@ smtp_do_data(struct smtp_session *s, char *arg)
 	}
 	r = begin(s, 1);
 	if (r != R_DONE) {
-		smtp_reset(s, 1);
+		if (s->phase == PH_RCPT) {
+			smtp_reset(s, 1);
+		}
 		return r;
 	}
 	smtp_say(s, reply_text(R_GO_AHEAD));

@@ -35,6 +35,11 @@ struct smtp_session {
 	int64_t data_start;
 	enum reply data_trouble; /* BDAT: reply to give to this and later chunks */
 	struct body body;
+	/* requests about one transaction that wait to be put to the warden together, and the phase without them */
+	enum phase settled;
+	unsigned batch_count;
+	size_t batch_len;
+	uint8_t batch[BATCH_OCTETS];
 	char date_field[64], msgid_field[320];
 	size_t line_len;
 	char line[LINE_CAP + 1];
@@ -49,11 +54,22 @@ _Noreturn void smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why
 _Noreturn void smtp_lost(struct smtp_session *s, enum conn_status st);
 /* Ask the warden and wait. `fd`: where a descriptor in the answer goes, or NULL. */
 void smtp_ask(struct smtp_session *s, const void *m, size_t len, void *answer, size_t answer_len, int *fd);
-enum verdict smtp_ask_verdict(struct smtp_session *s, const void *m, size_t len, int *fd);
+enum verdict smtp_ask_verdict(struct smtp_session *s, const void *m, size_t len);
+/*
+ * Put a MAIL or RCPT request into the batch. s->phase is then what it will be if the warden says yes. A client that pipelines costs one
+ * exchange with the warden in this way instead of one for each command.
+ */
+void smtp_put(struct smtp_session *s, const void *m, size_t len);
+/* Put the batch to the warden, and say its replies; s->phase is true again. Does nothing with an empty one. */
+void smtp_settle(struct smtp_session *s);
+/* The same with a DATA request at the end of the batch; the verdict on that is returned, and V_OK leaves a descriptor in s->file. */
+enum verdict smtp_settle_data(struct smtp_session *s, const struct msg_data *m);
 /* The reply for a verdict; `ok` for V_OK. `sender`: it is about the sender. */
 enum reply smtp_reply_of(enum verdict v, enum reply ok, int sender);
 /* Queue a line for the client. */
 void smtp_say(struct smtp_session *s, const char *text);
+/* Queue a reply, after those that the batch still owes. Ends the session when there were too many bad ones. */
+void smtp_say_reply(struct smtp_session *s, enum reply r);
 /* Read a line of at most `cap` octets into s->line. 0, or -1 when it was longer. */
 int smtp_read_line(struct smtp_session *s, size_t cap);
 /* Forget envelope and message; `tell` the warden, too. */

@@ -10,6 +10,7 @@
 #include "str.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -57,16 +58,21 @@ wait_for(struct conn *c, int fd, short events, int64_t until)
 static enum conn_status
 raw_read(struct conn *c, void *p, size_t cap, size_t *len, int64_t until)
 {
+	/* Where the last read took all it could there is probably more; else the client still has to think. */
+	int wait = !c->eager;
+
 	for (;;) {
-		enum conn_status st = wait_for(c, c->rfd, POLLIN, until);
+		enum conn_status st = wait ? wait_for(c, c->rfd, POLLIN, until) : CONN_OK;
 		ssize_t n;
 
 		if (st != CONN_OK) {
 			return st;
 		}
+		wait = 1;
 		n = read(c->rfd, p, cap);
 		if (n > 0) {
 			*len = (size_t)n;
+			c->eager = c->nonblock && *len == cap && c->busy;
 			c->octets_in += (uint64_t)n;
 			return CONN_OK;
 		}
@@ -80,9 +86,10 @@ static enum conn_status
 raw_write(struct conn *c, const void *p, size_t len, int64_t until)
 {
 	const uint8_t *s = p;
+	int wait = !c->nonblock;
 
 	while (len > 0) {
-		enum conn_status st = wait_for(c, c->wfd, POLLOUT, until);
+		enum conn_status st = wait ? wait_for(c, c->wfd, POLLOUT, until) : CONN_OK;
 		ssize_t n;
 
 		if (st == CONN_STOP) {
@@ -94,6 +101,7 @@ raw_write(struct conn *c, const void *p, size_t len, int64_t until)
 		if (st != CONN_OK) {
 			return st;
 		}
+		wait = 1;
 		n = write(c->wfd, s, len);
 		if (n == -1 && errno != EINTR && errno != EAGAIN) {
 			return CONN_EOF;
@@ -270,6 +278,7 @@ conn_init(struct conn *c, int rfd, int wfd)
 	c->wfd = wfd;
 	c->watch = -1;
 	c->deadline = INT64_MAX;
+	c->nonblock = (fcntl(rfd, F_GETFL) & fcntl(wfd, F_GETFL) & O_NONBLOCK) != 0;
 }
 
 void
@@ -406,6 +415,15 @@ conn_pending(struct conn *c)
 		return 0;
 	}
 	return len;
+}
+
+int
+conn_line_pending(struct conn *c)
+{
+	size_t len = c->in_len;
+	const uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->sc.eng, &len) : c->in + c->in_pos;
+
+	return p != NULL && memchr(p, '\n', len) != NULL;
 }
 
 enum conn_status

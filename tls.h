@@ -34,7 +34,9 @@ enum conn_status {
 struct conn {
 	int rfd, wfd;
 	int watch; /* ends the wait when its other end closes: the warden is gone; -1 = none */
-	int tls;   /* established */
+	int nonblock; /* reading and writing may be tried without waiting first */
+	int eager;    /* the next read may be */
+	int tls;      /* established */
 	int resumed;
 	int tls_error;    /* BearSSL's number */
 	int busy;         /* in a transaction: conn_stop waits */
@@ -78,6 +80,9 @@ void conn_take(struct conn *c, size_t n);
 void conn_take_wipe(struct conn *c, size_t n);
 /* Octets that can be had without reading from the network. */
 size_t conn_pending(struct conn *c);
+
+/* 1 when a whole line is among them. */
+int conn_line_pending(struct conn *c);
 
 /* Queue octets for sending; conn_flush() or the next blocking read sends them. */
 enum conn_status conn_write(struct conn *c, const void *p, size_t len, int timeout_ms);

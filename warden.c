@@ -79,10 +79,19 @@ log_spool_error(const struct warden *w, const char *doing)
 
 /* ---- TLS ---- */
 
+/* All answers to one message from smtp go back in one. `fd`: a descriptor to go with them, or -1. */
 static int
-answer(const struct warden *w, const void *m, size_t len, int fd)
+answer(struct warden *w, const void *m, size_t len, int fd)
 {
-	return msg_send(w->sock, m, len, fd);
+	if (len > sizeof w->out - w->out_len) {
+		return -1;
+	}
+	memcpy(w->out + w->out_len, m, len);
+	w->out_len += len;
+	if (fd != -1) {
+		w->out_fd = fd;
+	}
+	return 0;
 }
 
 static int
@@ -143,7 +152,7 @@ on_tlsup(struct warden *w, union msg_any *m)
 /* ---- login ---- */
 
 static int
-answer_verdict(const struct warden *w, uint32_t type, enum verdict v, int fd)
+answer_verdict(struct warden *w, uint32_t type, enum verdict v, int fd)
 {
 	struct msg_verdict r = { .type = type, .verdict = (uint32_t)v };
 
@@ -339,6 +348,7 @@ on_mail(struct warden *w, union msg_any *any)
 		w->size = any->mail.size;
 		w->utf8 = any->mail.utf8 != 0;
 	} else {
+		w->refused_before = 1;
 		log_refusal(w, "mail", v, w->env.sender);
 	}
 	return answer_verdict(w, MSG_MAIL, v, -1);
@@ -394,6 +404,7 @@ on_rcpt(struct warden *w, union msg_any *any)
 		w->env.rcpts++;
 		w->state = WS_RCPT;
 	} else {
+		w->refused_before = 1;
 		log_refusal(w, "rcpt", v, rcpt);
 	}
 	return answer_verdict(w, MSG_RCPT, v, -1);
@@ -635,41 +646,91 @@ static const struct request {
 	unsigned states;
 	unsigned most;
 	int (*act)(struct warden *w, union msg_any *m);
+	int batch; /* may stand in one message with others of these */
 } requests[MSG_COUNT] = {
-	[MSG_SIGN] = { sizeof(struct msg_sign), WS_OPEN, 1, on_sign },
-	[MSG_TLSGET] = { sizeof(struct msg_tlsget), WS_OPEN, 1, on_tlsget },
-	[MSG_TLSPUT] = { sizeof(struct msg_tlssession), WS_OPEN, 1, on_tlsput },
-	[MSG_TLSUP] = { sizeof(struct msg_tlsup), WS_OPEN, 1, on_tlsup },
-	[MSG_AUTH] = { sizeof(struct msg_auth), WS_OPEN, AUTH_REQUESTS_MAX, on_auth },
-	[MSG_MAIL] = { sizeof(struct msg_mail), WS_OPEN, MANY, on_mail },
-	[MSG_RCPT] = { sizeof(struct msg_rcpt), WS_MAIL | WS_RCPT, MANY, on_rcpt },
-	[MSG_DATA] = { sizeof(struct msg_data), WS_RCPT, MANY, on_data },
-	[MSG_COMMIT] = { sizeof(struct msg_commit), WS_DATA, MANY, on_commit },
-	[MSG_RESET] = { sizeof(struct msg_simple), WS_ANY, MANY, on_reset },
-	[MSG_NOTE] = { sizeof(struct msg_note), WS_ANY, MANY, on_note },
+	[MSG_SIGN] = { sizeof(struct msg_sign), WS_OPEN, 1, on_sign, 0 },
+	[MSG_TLSGET] = { sizeof(struct msg_tlsget), WS_OPEN, 1, on_tlsget, 0 },
+	[MSG_TLSPUT] = { sizeof(struct msg_tlssession), WS_OPEN, 1, on_tlsput, 0 },
+	[MSG_TLSUP] = { sizeof(struct msg_tlsup), WS_OPEN, 1, on_tlsup, 0 },
+	[MSG_AUTH] = { sizeof(struct msg_auth), WS_OPEN, AUTH_REQUESTS_MAX, on_auth, 0 },
+	[MSG_MAIL] = { sizeof(struct msg_mail), WS_OPEN, MANY, on_mail, 1 },
+	[MSG_RCPT] = { sizeof(struct msg_rcpt), WS_MAIL | WS_RCPT, MANY, on_rcpt, 1 },
+	[MSG_DATA] = { sizeof(struct msg_data), WS_RCPT, MANY, on_data, 1 },
+	[MSG_COMMIT] = { sizeof(struct msg_commit), WS_DATA, MANY, on_commit, 0 },
+	[MSG_RESET] = { sizeof(struct msg_simple), WS_ANY, MANY, on_reset, 0 },
+	[MSG_NOTE] = { sizeof(struct msg_note), WS_ANY, MANY, on_note, 0 },
 };
+
+/* The request at the start of p[0..len), or NULL when there is none of the right length. */
+static const struct request *
+request_at(const uint8_t *p, size_t len, uint32_t *type)
+{
+	if (len < sizeof *type) {
+		return NULL;
+	}
+	memcpy(type, p, sizeof *type);
+	if (*type >= MSG_COUNT || requests[*type].act == NULL || len < requests[*type].size) {
+		return NULL;
+	}
+	return &requests[*type];
+}
+
+/* Whether a message is one request, or some that may come together, and nothing else. */
+static int
+well_formed(const uint8_t *p, size_t len)
+{
+	const struct request *r;
+	uint32_t type;
+	unsigned n = 0;
+
+	for (size_t pos = 0; pos < len || n == 0; pos += r->size) {
+		r = request_at(p + pos, len - pos, &type);
+		if (r == NULL || (!r->batch && r->size != len) || n++ == BATCH_MAX) {
+			return 0;
+		}
+	}
+	return 1;
+}
+
+static int
+act(struct warden *w, const struct request *r, uint32_t type, const uint8_t *p)
+{
+	static union msg_any m;
+
+	if (w->count[type] >= r->most) {
+		return -1;
+	}
+	w->count[type]++;
+	if (((unsigned)w->state & r->states) == 0) {
+		/* smtp could not know yet that what came before would be refused. */
+		return w->refused_before ? answer_verdict(w, type, V_SKIPPED, -1) : -1;
+	}
+	memcpy(&m, p, r->size);
+	return r->act(w, &m);
+}
 
 int
 warden_dispatch(struct warden *w, const void *p, size_t len)
 {
-	static union msg_any m;
 	const struct request *r;
 	uint32_t type;
+	int rc;
 
-	if (len < sizeof type || len > sizeof m) {
+	if (!well_formed(p, len)) {
 		return -1;
 	}
-	memcpy(&type, p, sizeof type);
-	if (type >= MSG_COUNT || requests[type].act == NULL) {
-		return -1;
+	w->out_len = 0;
+	w->out_fd = -1;
+	w->refused_before = 0;
+	for (size_t pos = 0; pos < len; pos += r->size) {
+		r = request_at((const uint8_t *)p + pos, len - pos, &type);
+		if (r == NULL || act(w, r, type, (const uint8_t *)p + pos) == -1) {
+			return -1;
+		}
 	}
-	r = &requests[type];
-	if (len != r->size || ((unsigned)w->state & r->states) == 0 || w->count[type] >= r->most) {
-		return -1;
-	}
-	w->count[type]++;
-	memcpy(&m, p, len);
-	return r->act(w, &m);
+	rc = w->out_len == 0 ? 0 : msg_send(w->sock, w->out, w->out_len, w->out_fd);
+	explicit_bzero(w->out, w->out_len);
+	return rc;
 }
 
 static void

@@ -24,6 +24,11 @@ struct warden {
 	pid_t smtp;
 	enum state state;
 	unsigned count[MSG_COUNT];
+	/* the answers to the message that is being worked on */
+	int refused_before; /* in this batch a sender or recipient */
+	int out_fd;
+	size_t out_len;
+	uint8_t out[sizeof(union msg_any)];
 	int64_t start;
 	struct smtp_info info;
 	char client[ADDR_TEXT_MAX];

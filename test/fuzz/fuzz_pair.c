@@ -12,17 +12,20 @@
 #include "fuzz_warden.h"
 
 static int sv[2];
-static uint32_t asked;
+static uint8_t asked[BATCH_OCTETS];
+static size_t asked_len;
 
 int
 __wrap_msg_send(int sock, const void *m, size_t len, int fd)
 {
 	if (sock == sv[1]) {
-		memcpy(&asked, m, sizeof asked);
-		CHECK(fd == -1 && warden_dispatch(warden, m, len) == 0);
+		CHECK(fd == -1 && len <= sizeof asked);
+		memcpy(asked, m, len);
+		asked_len = len;
+		CHECK(warden_dispatch(warden, m, len) == 0);
 		return 0;
 	}
-	fuzz_check_answer(asked, m, len);
+	fuzz_check_answers(asked, asked_len, m, len);
 	return __real_msg_send(sock, m, len, fd);
 }
 

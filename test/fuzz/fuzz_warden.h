@@ -225,6 +225,30 @@ fuzz_check_answer(uint32_t type, const void *m, size_t len)
 	}
 }
 
+/* The same for all answers to a message of requests p[0..len). Returns the type of the last request. */
+static UNUSED uint32_t
+fuzz_check_answers(const void *p, size_t len, const void *m, size_t got)
+{
+	uint32_t type = 0;
+
+	for (size_t pos = 0, n; pos < len; pos += n) {
+		const struct msg_verdict *v = m;
+
+		memcpy(&type, (const uint8_t *)p + pos, sizeof type);
+		n = fuzz_request_size[type];
+		if (n == len) {
+			fuzz_check_answer(type, m, got);
+			break;
+		}
+		CHECK(got >= sizeof *v && (v->verdict != V_OK || pos + n == len || type != MSG_DATA));
+		/* Who may send to whom was right at the time; the envelope may have changed since. */
+		CHECK(v->type == type && v->verdict >= V_OK && v->verdict < V_COUNT);
+		m = v + 1;
+		got -= sizeof *v;
+	}
+	return type;
+}
+
 static UNUSED void
 fuzz_warden_end(void)
 {

