@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import measure
+import peers
 import servers
 
 QUICK = bool(os.environ.get("BENCH_QUICK"))
@@ -64,7 +65,7 @@ def calls(table, running):
 
 
 def show(table):
-    names = [s.name for s in servers.SERVERS]
+    names = [s.name for s in peers.SERVERS]
     print("| what | " + " | ".join(names) + " |")
     print("|---|" + "---:|" * len(names))
     for row, values in table.rows.items():
@@ -86,11 +87,13 @@ def main():
     log = root.path / "dev/log"
     with subprocess.Popen([os.environ["SINK"], log, root.path / "dev/log.txt"]) as sink:
         running, table = [], Table()
+        radius = servers.Radius(root.path.parent / "raddb")
+        peers.pam(root, radius)
         try:
             servers.wait_for(log.is_socket, "dev/log")
-            for c in servers.SERVERS:
+            for c in peers.SERVERS:
                 if c.name in wanted or wanted == [""]:
-                    running.append(c(root))
+                    running.append(c(root, radius.port))
                     running[-1].start()
             calls(table, running)
             for s in running:
@@ -100,6 +103,7 @@ def main():
         finally:
             for s in running:
                 s.stop()
+            radius.stop()
             sink.terminate()
     show(table)
 

@@ -9,7 +9,7 @@
  * Sends MESSAGES in all over SESSIONS processes, PER_CONNECTION to a connection, of OCTETS each. PER_CONNECTION 0: MESSAGES
  * connections that only read the banner and QUIT.
  *
- *   -p  one command at a time; else MAIL, RCPT and DATA go in one write, as RFC 2920 allows
+ *   -p  one command at a time; else MAIL, RCPT and DATA go in one write where the server offers PIPELINING (RFC 2920)
  *   -s  TLS from the first octet; -S by STARTTLS. TLS 1.2, no certificate check
  *   -r  resume the session of the connection before
  *   -a  AUTH PLAIN
@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -47,6 +48,7 @@ static struct {
 	SSL *ssl;
 	char in[4096];
 	size_t in_len;
+	int pipelining; /* offered in the last reply to EHLO */
 } link_;
 
 static SSL_CTX *context;
@@ -75,6 +77,7 @@ reply(void)
 			int code = atoi(link_.in);
 			int done = link_.in[3] == ' ';
 
+			link_.pipelining |= strncasecmp(link_.in + 4, "PIPELINING", 10) == 0;
 			link_.in_len -= (size_t)(lf + 1 - link_.in);
 			memmove(link_.in, lf + 1, link_.in_len);
 			if (done) {
@@ -185,6 +188,7 @@ open_session(long i, struct result *r)
 	    (say("EHLO bench.example\r\n", 250) == -1 || say("STARTTLS\r\n", 220) == -1 || handshake(r) == -1)) {
 		return -1;
 	}
+	link_.pipelining = 0;
 	if (opt.per > 0 && say("EHLO bench.example\r\n", 250) == -1) {
 		return -1;
 	}
@@ -219,7 +223,7 @@ one_message(const char *text, size_t len)
 	snprintf(line[0], sizeof line[0], "MAIL FROM:<a@bench.example>\r\n");
 	snprintf(line[1], sizeof line[1], "RCPT TO:<%s>\r\n", opt.rcpt);
 	snprintf(line[2], sizeof line[2], "DATA\r\n");
-	if (opt.one_by_one) {
+	if (opt.one_by_one || !link_.pipelining) {
 		if (say(line[0], 250) == -1 || say(line[1], 250) == -1 || say(line[2], 354) == -1) {
 			return -1;
 		}

@@ -44,10 +44,12 @@ def traced(server, sessions, per, count):
     out.unlink(missing_ok=True)
     pids = [word for pid in server.cgroup.pids() for word in ("-p", str(pid))]
     with subprocess.Popen(["strace", "-f", "-q", "-c", "-U", "name,calls", "-o", out, *pids], stderr=subprocess.PIPE) as p:
-        wait_for(lambda: all(is_traced(pid) for pid in server.cgroup.pids()), "strace")
-        done = load(server, sessions, per, count=count)
-        p.send_signal(signal.SIGINT)
-        p.communicate(timeout=60)
+        try:
+            wait_for(lambda: all(is_traced(pid) for pid in server.cgroup.pids()), "strace")
+            done = load(server, sessions, per, count=count)
+        finally:
+            p.send_signal(signal.SIGINT)
+            p.communicate(timeout=60)
     calls = {}
     for line in out.read_text().splitlines():
         words = line.split()

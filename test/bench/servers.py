@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
-The servers of `make bench`, each with a configuration, a spool and ports of its own, all in one private root directory: mailstile, the
-floor, and the peers that peers.sh has unpacked there. All accept mail for bench.example, log to /dev/log, and deliver nothing.
+What `make bench` starts: servers with a configuration, a spool and ports each, all in one private root directory, and a FreeRADIUS. Here
+are mailstile and the floor; peers.py has the others. All accept mail for bench.example, log to /dev/log, and deliver nothing.
 """
 import os
 import pathlib
@@ -42,6 +42,10 @@ class Root:
             (self.path / d).mkdir(parents=True, exist_ok=True)
         os.chmod(self.path, 0o755)
         os.chmod(self.path / "tmp", 0o1777)
+        # Where emptied queues go.
+        self.moved = 0
+        self.old = self.path / f"old/{time.time():.0f}"
+        self.old.mkdir(parents=True)
         self.write("etc/passwd", "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n" + "".join(
             f"{u}:x:{64100 + i}:{self.gid(u)}::/var/empty:/bin/false\n" for i, u in enumerate(USERS)))
         self.write("etc/group", "root:x:0:\nnogroup:x:65534:\n" + "".join(
@@ -86,6 +90,13 @@ class Root:
         subprocess.run(["openssl", "req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=" + DOMAIN, "-newkey", "ec", "-pkeyopt",
                         "ec_paramgen_curve:P-256", "-keyout", key, "-out", cert], check=True, stderr=subprocess.DEVNULL)
         os.chmod(key, 0o600)
+
+    def put_away(self, path):
+        """Out of sight, but not deleted: see Server.drain."""
+        path = self.path / path
+        if path.exists():
+            os.rename(path, self.old / str(self.moved))
+            self.moved += 1
 
     def popen(self, argv, cgroup=None, **kw):
         """Start argv in here; `cgroup` is a Cgroup."""
@@ -156,8 +167,8 @@ class Server:
     spool = ()        # directories under which every file is a message in the queue, or a part of one
     files_each = 1    # files of a message there
 
-    def __init__(self, root):
-        self.root = root
+    def __init__(self, root, radius):
+        self.root, self.radius = root, radius
         self.smtp, self.smtps = free_port(), free_port()
         self.process = self.cgroup = None
         self.configure()
@@ -218,8 +229,78 @@ class Server:
         return len(self.queued()) / self.files_each
 
     def drain(self):
+        """
+        Take the messages away. They are emptied and moved, not deleted: ext4 does not use a deleted inode again for minutes, and looking
+        past thousands of them would cost whoever makes the next files more than all the rest.
+        """
         for f in self.queued():
-            os.unlink(f)
+            os.truncate(f, 0)
+            self.root.put_away(f)
+
+
+RADIUSD_CONF = """\
+raddbdir = {dir}
+logdir = {dir}
+radacctdir = {dir}
+libdir = /usr/lib/freeradius
+pidfile = {dir}/pid
+security {{
+	reject_delay = 0
+}}
+modules {{
+	pap {{
+	}}
+	files {{
+		usersfile = {dir}/users
+	}}
+}}
+client loop {{
+	ipaddr = 127.0.0.1
+	secret = {secret}
+	require_message_authenticator = no
+}}
+server default {{
+	listen {{
+		type = auth
+		ipaddr = 127.0.0.1
+		port = {port}
+	}}
+	authorize {{
+		files
+		pap
+	}}
+	authenticate {{
+		Auth-Type PAP {{
+			pap
+		}}
+	}}
+	post-auth {{
+		update reply {{
+			Message-Authenticator := 0x00
+		}}
+	}}
+}}
+"""
+
+
+class Radius:
+    """FreeRADIUS for all of them. It takes requests without Message-Authenticator, since PAM's module sends none."""
+
+    def __init__(self, directory):
+        self.dir = pathlib.Path(directory)
+        self.port = free_port(socket.SOCK_DGRAM)
+        self.dir.mkdir(mode=0o700, exist_ok=True)
+        (self.dir / "radiusd.conf").write_text(RADIUSD_CONF.format(dir=self.dir, secret=SECRET, port=self.port))
+        (self.dir / "users").write_text('%s\tCleartext-Password := "%s"\n' % LOGIN)
+        self.log = self.dir / "out"
+        with open(self.log, "wb") as out:
+            self.process = subprocess.Popen(["freeradius", "-f", "-l", "stdout", "-d", self.dir], stdin=subprocess.DEVNULL,
+                                            stdout=out, stderr=out)
+        wait_for(lambda: b"Ready to process requests" in self.log.read_bytes(), "FreeRADIUS; see " + str(self.log))
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
 
 
 class Mailstile(Server):
@@ -229,12 +310,12 @@ class Mailstile(Server):
 
     def configure(self):
         shutil.copy(os.environ["MAILSTILE"], self.root.path / "bin/mailstile")
-        shutil.rmtree(self.root.path / "var/qmail", ignore_errors=True)
+        self.root.put_away("var/qmail")
         control = "var/qmail/control/"
         self.root.write(control + "me", DOMAIN + "\n")
         self.root.write(control + "rcpthosts", DOMAIN + "\n")
         self.root.write(control + "listen", f"smtp 127.0.0.1:{self.smtp}\nsubmissions 127.0.0.1:{self.smtps}\n")
-        self.root.write(control + "radius.conf", f"127.0.0.1:{os.environ.get('RADIUS_PORT', '9')} {SECRET}\n", 0o600)
+        self.root.write(control + "radius.conf", f"127.0.0.1:{self.radius} {SECRET}\n", 0o600)
         pair = [(self.root.path / "etc/ssl/bench" / f).read_text() for f in ("cert.pem", "key.pem")]
         self.root.write(control + "servercert.pem", pair[0])
         self.root.write(control + "serverkey.pem", pair[1], 0o600)
@@ -253,85 +334,8 @@ class Floor(Server):
     def configure(self):
         shutil.copy(os.environ["FLOOR"], self.root.path / "bin/floor")
         for d in self.spool:
-            shutil.rmtree(self.root.path / d, ignore_errors=True)
+            self.root.put_away(d)
             self.root.directory(d)
 
     def argv(self):
         return ["/bin/floor", str(self.smtp), "/srv/floor"]
-
-
-MASTER_CF = """\
-127.0.0.1:{smtp} inet n - n - - smtpd
-127.0.0.1:{smtps} inet n - n - - smtpd
-  -o smtpd_tls_wrappermode=yes
-  -o smtpd_sasl_auth_enable=yes
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-proxywrite unix - - n - 1 proxymap
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-local unix - n n - - local
-virtual unix - n n - - virtual
-lmtp unix - - n - - lmtp
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-"""
-
-# HOLD keeps the message from the queue manager, which would try to deliver it.
-MAIN_CF = f"""\
-compatibility_level = 3.6
-myhostname = {DOMAIN}
-mydestination = {DOMAIN}
-local_recipient_maps =
-alias_maps =
-alias_database =
-mynetworks = 127.0.0.0/8
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-smtpd_peername_lookup = no
-smtpd_client_restrictions = check_client_access static:HOLD
-smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
-message_size_limit = 52428800
-smtpd_tls_security_level = may
-smtpd_tls_chain_files = /etc/ssl/bench/key.pem, /etc/ssl/bench/cert.pem
-smtpd_sasl_path = smtpd
-smtpd_sasl_security_options = noanonymous
-"""
-
-
-class Postfix(Server):
-    name = "Postfix"
-    spool = tuple("var/spool/postfix/" + d for d in ("hold", "incoming", "active", "deferred", "defer"))
-
-    def configure(self):
-        r = self.root
-        r.write("etc/postfix/main.cf", MAIN_CF)
-        r.write("etc/postfix/master.cf", MASTER_CF.format(smtp=self.smtp, smtps=self.smtps))
-        r.write("etc/postfix/sasl/smtpd.conf", "pwcheck_method: saslauthd\nmech_list: PLAIN\n")
-        shutil.rmtree(r.path / "var/spool/postfix", ignore_errors=True)
-        r.directory("var/spool/postfix")
-        for d in ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"):
-            r.directory("var/spool/postfix/" + d, "postfix", 0o700)
-        r.directory("var/spool/postfix/pid", mode=0o755)
-        r.directory("var/spool/postfix/maildrop", "postfix", 0o1730, "postdrop")
-        r.directory("var/spool/postfix/public", "postfix", 0o2710, "postdrop")
-        r.directory("var/lib/postfix", "postfix")
-
-    def argv(self):
-        return ["/usr/lib/postfix/sbin/master", "-d", "-c", "/etc/postfix"]
-
-
-SERVERS = [Mailstile, Postfix, Floor]
