@@ -8,7 +8,7 @@ BENCH_ROUNDS: rounds (5). BENCH_QUICK: only Postfix and the floor beside mailsti
 BENCH_SERVERS: names, with commas. BENCH_ROWS: only rows whose title contains one of these words, with commas.
 """
 import os
-import pathlib
+import signal
 import subprocess
 import sys
 
@@ -82,6 +82,9 @@ def median(values):
 def main():
     if os.geteuid() != 0:
         sys.exit("bench: must be root: it starts servers in a root directory of their own, under users of their own")
+    # Ended in any way but by SIGKILL, it ends what it has started.
+    for sig in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, lambda *_: sys.exit(1))
     root = servers.Root(os.environ["BENCH_ROOT"])
     wanted = os.environ.get("BENCH_SERVERS", "").split(",")
     log = root.path / "dev/log"

@@ -4,12 +4,13 @@
  * An SMTP load generator for `make bench`: blocking, one process a session, each from a loopback address of its own, as customers
  * come from. Bounded by a count and, with -d, by a time.
  *
- *   load [-prsS] [-a USER:PASSWORD] [-d SECONDS] PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT
+ *   load [-pqrsS] [-a USER:PASSWORD] [-d SECONDS] PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT
  *
  * Sends MESSAGES in all over SESSIONS processes, PER_CONNECTION to a connection, of OCTETS each. PER_CONNECTION 0: MESSAGES
  * connections that only read the banner and QUIT.
  *
  *   -p  one command at a time; else MAIL, RCPT and DATA go in one write where the server offers PIPELINING (RFC 2920)
+ *   -q  say with QUIT that nothing more will come; a server may then leave its 221 out
  *   -s  TLS from the first octet; -S by STARTTLS. TLS 1.2, no certificate check
  *   -r  resume the session of the connection before
  *   -a  AUTH PLAIN
@@ -31,7 +32,7 @@
 #include <unistd.h>
 
 static struct {
-	int one_by_one, tls, starttls, resume, port;
+	int one_by_one, half_close, tls, starttls, resume, port;
 	double seconds;
 	const char *login; /* base64 */
 	const char *rcpt;
@@ -68,6 +69,8 @@ elapsed(void)
 static int
 reply(void)
 {
+	static const int one = 1;
+
 	for (;;) {
 		char *lf = memchr(link_.in, '\n', link_.in_len);
 		size_t room = sizeof link_.in - link_.in_len;
@@ -85,6 +88,8 @@ reply(void)
 			}
 			continue;
 		}
+		/* Acknowledge at once: some servers leave Nagle's algorithm on and would wait for that. */
+		setsockopt(link_.fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof one);
 		if (link_.ssl != NULL) {
 			n = SSL_read(link_.ssl, link_.in + link_.in_len, (int)room);
 		} else {
@@ -202,10 +207,20 @@ open_session(long i, struct result *r)
 static int
 close_session(void)
 {
-	int rc = say("QUIT\r\n", 221);
+	int rc = put("QUIT\r\n", 6);
 
+	if (opt.half_close) {
+		if (link_.ssl != NULL) {
+			SSL_shutdown(link_.ssl);
+		}
+		shutdown(link_.fd, SHUT_WR);
+	}
+	if (rc == 0) {
+		int code = reply();
+
+		rc = code == 221 || (opt.half_close && code == -1) ? 0 : -1;
+	}
 	if (link_.ssl != NULL) {
-		SSL_set_quiet_shutdown(link_.ssl, 1);
 		SSL_shutdown(link_.ssl); /* or its session could not be resumed */
 		SSL_free(link_.ssl);
 		link_.ssl = NULL;
@@ -303,10 +318,13 @@ options(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "prsSa:d:")) != -1) {
+	while ((c = getopt(argc, argv, "pqrsSa:d:")) != -1) {
 		switch (c) {
 		case 'p':
 			opt.one_by_one = 1;
+			break;
+		case 'q':
+			opt.half_close = 1;
 			break;
 		case 'r':
 			opt.resume = 1;
@@ -339,7 +357,7 @@ main(int argc, char **argv)
 	size_t len;
 
 	if (options(argc, argv) == -1) {
-		fprintf(stderr, "usage: load [-prsS] [-a USER:PASSWORD] [-d SECONDS] "
+		fprintf(stderr, "usage: load [-pqrsS] [-a USER:PASSWORD] [-d SECONDS] "
 				"PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT\n");
 		return 100;
 	}

@@ -22,7 +22,7 @@ def load(server, sessions, per, octets=4096, count=100000, seconds=0.0, port=Non
     Run the load generator; messages (with `per` 0: connections) a second, and the server's CPU microseconds for each. All of them must
     be in the queue afterwards, which is then emptied.
     """
-    argv = [LOAD, *words, "-d", str(seconds), str(port or server.smtp), str(sessions), str(count), str(per), str(octets), RCPT]
+    argv = [LOAD, *server.load_words, *words, "-d", str(seconds), str(port or server.smtp), str(sessions), str(count), str(per), str(octets), RCPT]
     before = server.settle()
     p = subprocess.run(argv, capture_output=True, text=True, check=False)
     cpu = server.settle() - before

@@ -166,6 +166,7 @@ class Server:
     login = True      # asks RADIUS
     spool = ()        # directories under which every file is a message in the queue, or a part of one
     files_each = 1    # files of a message there
+    load_words = ()   # for the load generator
 
     def __init__(self, root, radius):
         self.root, self.radius = root, radius
@@ -243,6 +244,8 @@ raddbdir = {dir}
 logdir = {dir}
 radacctdir = {dir}
 libdir = /usr/lib/freeradius
+max_requests = 65536
+cleanup_delay = 1
 pidfile = {dir}/pid
 security {{
 	reject_delay = 0
