@@ -126,8 +126,7 @@ inetd_main(int argc, char **argv)
 	if (h.share == NULL) {
 		return give_up(111);
 	}
-	se.rfd = 0;
-	se.wfd = 1;
+	session_name(&se);
 	se.listen = &listen;
 	se.info = env("TCPREMOTEINFO");
 	se.host = env("TCPREMOTEHOST");
@@ -139,5 +138,5 @@ inetd_main(int argc, char **argv)
 	}
 	radius_resolve(&h.config->radius, &addresses);
 	radius_set_addresses(h.share, h.radius_generation, &addresses);
-	warden_run(&h, &se);
+	session_inetd(&h, &se);
 }

@@ -71,14 +71,14 @@ log_echo(int on)
 	logger.echo = on;
 }
 
-void
+int
 log_reopen(void)
 {
 	struct stat st;
 	int fd;
 
 	if (logger.target != LOG_TO_SYSLOG) {
-		return;
+		return 0;
 	}
 	/* It is wardens that write, as a rule, and they cannot tell us; but a new syslogd makes a new socket. */
 	if (!logger.broken && stat("/dev/log", &st) == 0 &&
@@ -87,17 +87,18 @@ log_reopen(void)
 		logger.broken = 1;
 	}
 	if (!logger.broken) {
-		return;
+		return 0;
 	}
 	fd = syslog_connect();
 	if (fd == -1) {
-		return;
+		return 0;
 	}
 	if (logger.fd != -1) {
 		close(logger.fd);
 	}
 	logger.fd = fd;
 	logger.broken = 0;
+	return 1;
 }
 
 void

@@ -16,8 +16,8 @@ enum log_target { LOG_TO_STDERR, LOG_TO_SYSLOG };
 int log_open(enum log_target target);
 /* 1: show lines on stderr, too, while syslog is their target. */
 void log_echo(int on);
-/* Connect to /dev/log again when the last write failed (syslogd was restarted). Cheap when all is well. main only. */
-void log_reopen(void);
+/* Connect to /dev/log again when the last write failed (syslogd was restarted). Cheap when all is well. main only. 1: it did. */
+int log_reopen(void);
 /* Stop logging for good: the smtp process, whose descriptors are about to mean something else. */
 void log_close(void);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * The wire between smtp and warden: one datagram is one message. An empty one would read as end of file and is never sent.
+ * The wire between our processes: one datagram is one message. An empty one would read as end of file and is never sent.
  */
 #include "msg.h"
 
@@ -17,26 +17,30 @@ msg_pair(int sv[2])
 	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv);
 }
 
+/* Room for this many descriptors in a message, more than any may bring: to see those that are too many. */
+#define FDS_ROOM 4
+
+union control {
+	struct cmsghdr align;
+	char mem[CMSG_SPACE(FDS_ROOM * sizeof(int))];
+};
+
 int
-msg_send(int sock, const void *m, size_t len, int fd)
+msg_send_fds(int sock, const void *m, size_t len, const int *fd, unsigned fds)
 {
-	/* The cast drops const for sendmsg(), which only reads. */
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)m, .iov_len = len };
-	union {
-		struct cmsghdr align;
-		char mem[CMSG_SPACE(sizeof(int))];
-	} control;
+	union control control;
 	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t n;
 
-	if (fd != -1) {
+	if (fds > 0) {
 		memset(&control, 0, sizeof control);
 		h.msg_control = control.mem;
-		h.msg_controllen = sizeof control.mem;
+		h.msg_controllen = (socklen_t)CMSG_SPACE(fds * sizeof *fd);
 		control.align.cmsg_level = SOL_SOCKET;
 		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.align), &fd, sizeof fd);
+		control.align.cmsg_len = (socklen_t)CMSG_LEN(fds * sizeof *fd);
+		memcpy(CMSG_DATA(&control.align), fd, fds * sizeof *fd);
 	}
 	do {
 		n = sendmsg(sock, &h, MSG_NOSIGNAL);
@@ -44,15 +48,20 @@ msg_send(int sock, const void *m, size_t len, int fd)
 	return n == (ssize_t)len ? 0 : -1;
 }
 
-/* Take the descriptors out of a received message: the first into *got, any further ones are closed. Returns how many came. */
-static int
-take_descriptors(struct msghdr *h, int *got)
+int
+msg_send(int sock, const void *m, size_t len, int fd)
 {
-	int count = 0;
+	return msg_send_fds(sock, m, len, &fd, fd != -1);
+}
+
+/* Take the descriptors out of a received message: the first `most` into got[], any further ones are closed. Returns how many came. */
+static unsigned
+take_descriptors(struct msghdr *h, int *got, unsigned most)
+{
+	unsigned count = 0;
 	struct cmsghdr *c = CMSG_FIRSTHDR(h); /* not const: CMSG_DATA would cast that away */
 	size_t n;
 
-	*got = -1;
 	/* The kernel gathers all descriptors of a message in one header. */
 	if (c == NULL || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
 		return 0;
@@ -62,37 +71,43 @@ take_descriptors(struct msghdr *h, int *got)
 		int fd;
 
 		memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
-		if (count++ == 0) {
-			*got = fd;
+		if (count < most) {
+			got[count] = fd;
 		} else {
 			close(fd);
 		}
+		count++;
 	}
 	return count;
 }
 
+/* Wait until there is something to receive. 0 or -1 with errno. */
+static int
+wait_for_message(int sock, int timeout)
+{
+	struct pollfd p = { .fd = sock, .events = POLLIN };
+	int r = timeout < 0 ? 1 : poll(&p, 1, timeout);
+
+	if (r == 0) {
+		errno = ETIMEDOUT;
+	}
+	return r > 0 ? 0 : -1;
+}
+
 long
-msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
+msg_recv_fds(int sock, void *m, size_t cap, int *fd, unsigned *fds, int timeout)
 {
 	struct iovec iov = { .iov_base = m, .iov_len = cap };
-	union {
-		struct cmsghdr align;
-		char mem[CMSG_SPACE(4 * sizeof(int))]; /* room to see more than the one that is allowed */
-	} control;
+	union control control;
 	struct msghdr h = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.mem, .msg_controllen = sizeof control.mem
 	};
+	unsigned most = *fds, count;
 	ssize_t n;
-	int got, count;
 
-	if (timeout >= 0) {
-		struct pollfd p = { .fd = sock, .events = POLLIN };
-		int r = poll(&p, 1, timeout);
-
-		if (r <= 0) {
-			errno = r == 0 ? ETIMEDOUT : errno;
-			return -1;
-		}
+	*fds = 0;
+	if (wait_for_message(sock, timeout) == -1) {
+		return -1;
 	}
 	do {
 		n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
@@ -100,30 +115,28 @@ msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
 	if (n == -1) {
 		return -1;
 	}
-	count = take_descriptors(&h, &got);
-	if (n == 0) {
-		/* The end, or an empty message, which may have brought a descriptor all the same. */
-		if (got != -1) {
-			close(got);
+	count = take_descriptors(&h, fd, most);
+	/* An empty message, which reads as the end, may have brought descriptors all the same. */
+	if (n == 0 || count > most || (h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+		for (unsigned i = 0; i < count && i < most; i++) {
+			close(fd[i]);
 		}
-		return 0;
+		errno = count > most ? EBADMSG : EMSGSIZE;
+		return n == 0 ? 0 : -1;
 	}
-	if (fd == NULL ? count > 0 : count > 1) {
-		if (got != -1) {
-			close(got);
-		}
-		errno = EBADMSG;
-		return -1;
-	}
+	*fds = count;
+	return n;
+}
+
+long
+msg_recv(int sock, void *m, size_t cap, int *fd, int timeout)
+{
+	int got = -1;
+	unsigned fds = fd != NULL;
+	long n = msg_recv_fds(sock, m, cap, &got, &fds, timeout);
+
 	if (fd != NULL) {
-		*fd = got;
-	}
-	if ((h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
-		if (got != -1) {
-			close(got);
-		}
-		errno = EMSGSIZE;
-		return -1;
+		*fd = fds == 1 ? got : -1;
 	}
 	return n;
 }

@@ -196,4 +196,8 @@ int msg_send(int sock, const void *m, size_t len, int fd);
  */
 long msg_recv(int sock, void *m, size_t cap, int *fd, int timeout);
 
+/* The same with up to 3 descriptors. msg_recv_fds: *fds is how many may come, and then how many did, in fd[]. */
+int msg_send_fds(int sock, const void *m, size_t len, const int *fd, unsigned fds);
+long msg_recv_fds(int sock, void *m, size_t cap, int *fd, unsigned *fds, int timeout);
+
 #endif

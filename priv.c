@@ -16,6 +16,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -23,6 +24,9 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* A fork whose child is the child of our parent. */
+#define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
 
 static int
 find_user(const char *name, uid_t *uid)
@@ -122,27 +126,47 @@ become(uid_t uid, gid_t gid, int dirfd)
 }
 
 void
-priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t fsize)
+priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
 	int smtp = role != PRIV_WARDEN;
 
 	if (ids->root) {
 		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);
 	}
-	/* Set after the ids, which clear it: no warden outlives main. */
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 && errno != EINVAL) {
 		log_msg(LOG_ERR, "crash", "no_new_privs: %s", strerror(errno));
 		_exit(111);
 	}
 	limit(RLIMIT_CORE, 0);
-	limit(RLIMIT_FSIZE, fsize >= RLIM_INFINITY / 2 ? RLIM_INFINITY : (rlim_t)fsize);
-	if (role != PRIV_RESOLVER) {
-		limit(RLIMIT_NPROC, 0);
-		/* 0-4 are all an smtp process may ever have; see session_descriptors in warden.c. */
+	if (role == PRIV_RESOLVER) {
+		limit(RLIMIT_FSIZE, 0);
+		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	} else {
+		/* 0-4 are all an smtp process may ever have: see session.c. */
 		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
 	}
+}
+
+void
+priv_session(const char *name, uint64_t fsize, pid_t parent)
+{
+	prctl(PR_SET_NAME, name, 0, 0, 0);
+	/* Nobody outlives main. Set after the ids, which clear it. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	if (parent != 0 && getppid() != parent) {
+		_exit(111);
+	}
+	limit(RLIMIT_NPROC, 0);
+	if (fsize < RLIM_INFINITY / 2) {
+		limit(RLIMIT_FSIZE, (rlim_t)fsize);
+	}
+}
+
+pid_t
+priv_fork(void)
+{
+	return (pid_t)syscall(SYS_clone, PRIV_FORK_FLAGS, 0, 0, 0, 0);
 }
 
 void
@@ -182,6 +206,7 @@ struct bpf_prog {
 #define FILTER_MODE 2
 #define OFFSET_NR 0
 #define OFFSET_ARCH 4
+#define OFFSET_ARG0 (__BYTE_ORDER == __BIG_ENDIAN ? 20 : 16) /* its low half */
 
 /* AUDIT_ARCH_* of linux/audit.h. */
 #if defined(__x86_64__)
@@ -204,7 +229,10 @@ struct bpf_prog {
 #error "priv.c knows no seccomp architecture token for this CPU: add it, or set SECCOMP to 0"
 #endif
 
-/* Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. */
+/*
+ * Reading and writing what is open, waiting, telling the time, ending. No opening, no signals to others, no new memory. See also
+ * make_filter() for what a nursery, whose children inherit its filter, needs besides.
+ */
 static const int smtp_calls[] = {
 	SYS_read,
 	SYS_write,
@@ -216,6 +244,8 @@ static const int smtp_calls[] = {
 	SYS_exit_group,
 	SYS_rt_sigreturn,
 	SYS_restart_syscall,
+	SYS_getrandom,
+	SYS_getppid,
 #ifdef SYS_poll
 	SYS_poll,
 #endif
@@ -271,7 +301,6 @@ static const int warden_calls[] = {
 	SYS_mremap,
 	SYS_getpid,
 	SYS_gettid,
-	SYS_getrandom,
 	SYS_wait4,
 	SYS_eventfd2,
 	SYS_rt_sigaction,
@@ -354,7 +383,7 @@ _Static_assert(CALLS_MAX / 2 * 5 <= 255, "the search jumps over half of the rang
 /* One role's program, made once by main, so that a session only has to load it. */
 static struct filter {
 	uint16_t len; /* 0: not made yet */
-	struct bpf_insn insn[6 + 5 * CALLS_MAX];
+	struct bpf_insn insn[4 + 3 * 6 + 5 * CALLS_MAX];
 } filters[PRIV_ROLES];
 
 /* A run of consecutive system call numbers that are allowed. */
@@ -385,6 +414,18 @@ search(struct filter *f, const struct range *r, size_t n)
 	search(f, r, half);
 	*jump = (struct bpf_insn){ BPF_JUMP_ABOVE, (uint8_t)(f->len - left), 0, r[half].first };
 	search(f, r + half, n - half);
+}
+
+/* System call `nr` with `a` or `b` as its first argument; anything else in it kills. */
+static void
+only(struct filter *f, uint32_t nr, uint32_t a, uint32_t b)
+{
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 5, nr };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG0 };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, a };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, b };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
 }
 
 /* Put call numbers into v[0..n), sorted. Returns the new n. */
@@ -423,6 +464,10 @@ make_filter(struct filter *f, enum priv_role role)
 	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
+	/* The last steps of priv_session(), and the fork before it, which RLIMIT_NPROC then forbids. */
+	only(f, SYS_prctl, PR_SET_NAME, PR_SET_PDEATHSIG);
+	only(f, SYS_prlimit64, 0, 0);
+	only(f, SYS_clone, PRIV_FORK_FLAGS, PRIV_FORK_FLAGS);
 	/* What is above the last range is killed, the x32 system calls, which share the token and have bit 30 set, among them. */
 	search(f, r, n);
 }

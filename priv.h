@@ -20,12 +20,19 @@ enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RESOLVER };
 int priv_lookup(struct priv_ids *ids, const char **missing);
 
 /*
- * Become `role` for good: chroot to `dirfd` (-1: stay), drop groups and ids, check that they cannot come back, set rlimits
- * (`fsize`: largest file, 0 = none may be written, UINT64_MAX = no limit), no_new_privs, not dumpable. Without root only the
- * parts that need none. Never returns with privileges left: on any failure logs and ends the process. The system call
- * filter is priv_filter(), apart because a role may still need to open something first.
+ * Become `role` for good: chroot to `dirfd` (-1: stay), drop groups and ids, check that they cannot come back, set rlimits,
+ * no_new_privs, not dumpable. Without root only the parts that need none. Never returns with privileges left: on any failure logs and
+ * ends the process. The system call filter is priv_filter(), apart because a role may still need to open something first.
  */
-void priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd, uint64_t fsize);
+void priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd);
+/*
+ * What each session's process does for itself, with or without the filter: `name` for ps(1) (15 octets), no processes of its own, no file
+ * over `fsize` octets (UINT64_MAX = no limit), SIGTERM when its parent ends. When that is no longer `parent` (0: whoever it is), it ends
+ * the process.
+ */
+void priv_session(const char *name, uint64_t fsize, pid_t parent);
+/* Fork, under the filter, a child of our parent. As fork(), without its care for other threads, of which there are none. */
+pid_t priv_fork(void);
 /* Make the filters, once, so that forked processes need not. priv_filter() does it where nobody has. */
 void priv_prepare(void);
 /* Install the role's system call filter. A call outside it kills the process. Kernels without seccomp: a log line (once). */

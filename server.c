@@ -11,6 +11,7 @@
 #include "house.h"
 #include "listen.h"
 #include "log.h"
+#include "nursery.h"
 #include "radius.h"
 #include "str.h"
 
@@ -62,7 +63,7 @@ slots(void)
 static int
 slot_used(const struct share_slot *s)
 {
-	return atomic_load(&s->warden) != 0;
+	return atomic_load(&s->warden) != 0 || atomic_load(&s->smtp) != 0;
 }
 
 struct census {
@@ -125,23 +126,19 @@ parent_of(pid_t pid)
 	return (pid_t)parent;
 }
 
-/*
- * Signal the smtp process of a slot. A warden wrote its pid there, so it is believed only when it is that warden's child, or, with the
- * warden gone, ours (PR_SET_CHILD_SUBREAPER).
- */
+/* Signal a process of a slot. Its pid stands in memory that wardens can write to, so only a child of ours is believed. */
+static void
+signal_child(pid_t pid, int sig)
+{
+	if (pid > 1 && parent_of(pid) == getpid()) {
+		kill(pid, sig);
+	}
+}
+
 static void
 signal_smtp(const struct share_slot *s, int sig)
 {
-	pid_t pid = atomic_load(&s->smtp);
-	pid_t parent;
-
-	if (pid <= 1) {
-		return;
-	}
-	parent = parent_of(pid);
-	if (parent != -1 && (parent == atomic_load(&s->warden) || parent == getpid())) {
-		kill(pid, sig);
-	}
+	signal_child(atomic_load(&s->smtp), sig);
 }
 
 /* ---- signals ---- */
@@ -191,6 +188,15 @@ collect_closes(void)
 	}
 }
 
+/* Sessions to come see the configuration, and the log, that main has now. */
+static void
+renew_nurseries(void)
+{
+	session_prepare(&server.house);
+	collect_closes();
+	nursery_start(&server.house);
+}
+
 /* ---- names of RADIUS servers ---- */
 
 /*
@@ -227,8 +233,9 @@ start_resolver(void)
 		signal(SIGTERM, SIG_DFL);
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		listen_close(&server.listeners);
+		nursery_forget();
 		close(share_fd());
-		priv_drop(&server.house.ids, PRIV_RESOLVER, -1, 0);
+		priv_drop(&server.house.ids, PRIV_RESOLVER, -1);
 		alarm(60);
 		rc_all = radius_resolve(rc, &a);
 		_exit(write_all(p[1], &a, sizeof a) == 0 && rc_all == 0 ? 0 : 1);
@@ -385,27 +392,27 @@ find_room(const struct addr *client, const char **why)
 }
 
 static void
-start_session(struct session *se)
+start_session(struct session *se, int fd)
 {
 	struct share_slot *s = &slots()[se->slot];
-	pid_t pid;
+	pid_t warden, smtp;
+	int rc;
 
+	session_name(se);
+	memcpy(s->sid, se->sid, sizeof s->sid);
 	s->client = se->client;
 	s->start = mono_ms();
 	s->evicted = 0;
 	atomic_store(&s->loggedin, 0);
-	atomic_store(&s->smtp, 0);
-	pid = fork();
-	if (pid == 0) {
-		warden_run(&server.house, se);
-	}
-	if (pid == -1) {
-		refuse(se->rfd, se->listen->profile, &se->client, "fork-failed");
+	rc = nursery_bear(&server.house, se, fd, &warden, &smtp);
+	atomic_store(&s->warden, (int32_t)warden);
+	atomic_store(&s->smtp, (int32_t)smtp);
+	if (rc == -1) {
+		refuse(fd, se->listen->profile, &se->client, "fork-failed");
 		server.pause_until = mono_ms() + 200;
 		return;
 	}
-	atomic_store(&s->warden, (int32_t)pid);
-	close(se->rfd);
+	close(fd);
 }
 
 static void
@@ -442,8 +449,7 @@ accept_one(const struct listener *l)
 		refuse(fd, se.listen->profile, &se.client, why);
 		return;
 	}
-	se.rfd = se.wfd = fd;
-	start_session(&se);
+	start_session(&se, fd);
 }
 
 /* ---- children ---- */
@@ -457,11 +463,28 @@ warden_gone(struct share_slot *s, int status)
 	} else if (WIFEXITED(status) && WEXITSTATUS(status) == WARDEN_SMTP_CRASHED) {
 		server.crashed = 1;
 	}
-	/* Left over when the warden was killed, or would not let itself be ended. */
+	/* Left over when the warden was killed, or when smtp has let go of it but lives on. */
 	signal_smtp(s, SIGKILL);
-	atomic_store(&s->smtp, 0);
 	atomic_store(&s->loggedin, 0);
 	atomic_store(&s->warden, 0);
+}
+
+static void
+smtp_gone(struct share_slot *s, int status)
+{
+	struct log_line l;
+	char text[ADDR_TEXT_MAX];
+
+	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM) {
+		log_begin(&l, LOG_ERR, "crash");
+		log_mem(&l, "sid", s->sid, strnlen(s->sid, sizeof s->sid));
+		log_str(&l, "client", addr_text(&s->client, text));
+		log_str(&l, "role", "smtp");
+		log_num(&l, "signal", WTERMSIG(status));
+		log_end(&l);
+		server.crashed = 1;
+	}
+	atomic_store(&s->smtp, 0);
 }
 
 static void
@@ -476,9 +499,18 @@ reap_children(void)
 			resolver_done(status);
 			continue;
 		}
+		if (nursery_died(pid)) {
+			log_msg(LOG_ERR, "crash", "a process that sessions come from has died, status %d", status);
+			server.crashed = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? 1 : server.crashed;
+			continue;
+		}
 		for (int i = 0; i < SESSIONS_MAX; i++) {
 			if (atomic_load(&slots()[i].warden) == pid) {
 				warden_gone(&slots()[i], status);
+				break;
+			}
+			if (atomic_load(&slots()[i].smtp) == pid) {
+				smtp_gone(&slots()[i], status);
 				break;
 			}
 		}
@@ -497,17 +529,16 @@ running(void)
 }
 
 /* End sessions that began before `older_than`: smtp at once, and the warden by SIGTERM, on which it removes what is unfinished in the spool,
- * or by SIGKILL. The pids stand in memory that wardens can write to, so only children of ours are believed. */
+ * or by SIGKILL. */
 static void
 kill_sessions(int64_t older_than, int sig)
 {
 	for (int i = 0; i < SESSIONS_MAX; i++) {
 		const struct share_slot *s = &slots()[i];
-		pid_t pid = atomic_load(&s->warden);
 
-		if (pid > 1 && s->start <= older_than && parent_of(pid) == getpid()) {
+		if (slot_used(s) && s->start <= older_than) {
 			signal_smtp(s, SIGKILL);
-			kill(pid, sig);
+			signal_child(atomic_load(&s->warden), sig);
 		}
 	}
 }
@@ -535,8 +566,8 @@ reload(void)
 		return;
 	}
 	new_radius_generation();
-	warden_prepare(&server.house);
 	open_listeners();
+	renew_nurseries();
 	start_resolver();
 	log_begin(&l, LOG_INFO, "reload");
 	log_num(&l, "unheard", server.unheard);
@@ -592,6 +623,7 @@ reexec(void)
 	for (int i = 1; i < server.argc; i++) {
 		argv[i + 1] = server.argv[i];
 	}
+	nursery_stop();
 	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
 	execv("/proc/self/exe", argv);
 	/* Still here: go on as we are. */
@@ -670,13 +702,18 @@ serve_loop(void)
 			p[i] = (struct pollfd){ .fd = server.listeners.l[i].fd, .events = POLLIN };
 		}
 		wait_for_event(p, server.listeners.n);
-		log_reopen();
+		if (log_reopen()) {
+			renew_nurseries();
+		}
 		if (got_child) {
 			reap_children();
 		}
 		if (got_hup) {
 			reload();
 			continue; /* the listeners may have changed */
+		}
+		if (!nursery_ready()) {
+			renew_nurseries();
 		}
 		for (unsigned i = 0; i < server.listeners.n; i++) {
 			if ((p[i].revents & POLLIN) != 0) {
@@ -706,6 +743,7 @@ drain(void)
 	unsigned left;
 
 	listen_close(&server.listeners);
+	nursery_stop();
 	for (int i = 0; i < SESSIONS_MAX; i++) {
 		if (slot_used(&slots()[i])) {
 			signal_smtp(&slots()[i], SIGTERM);
@@ -827,8 +865,6 @@ set_up(int share)
 		return 111;
 	}
 	new_radius_generation();
-	warden_prepare(&server.house);
-	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && SECCOMP) {
 		log_msg(
 		    LOG_WARNING, "config", "this kernel cannot filter system calls: smtp processes have one wall less");
@@ -878,7 +914,7 @@ serve_main(int argc, char **argv)
 	}
 	log_echo(0);
 	stdio_to_null(detached);
-	collect_closes();
+	renew_nurseries();
 	start_resolver();
 	log_msg(LOG_INFO, "start", "mailstile %s, host %s, pid %d", VERSION, server.house.config->me, (int)getpid());
 	serve_loop();

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * A session's two processes: the warden, which main forked, forks smtp, each takes its place and gives up what it does not need, and the
- * warden then serves smtp's requests (warden.c) until the end. Here are the descriptors, signals and deadlines around that.
+ * A session's two processes, around what they do (warden.c, smtp.c): descriptors, signals, privileges, the end. Under main each comes
+ * out of a nursery (nursery.c), where its place is already prepared; under inetd the process that was started becomes the warden and forks
+ * smtp.
  */
 #include "wardenint.h"
 
@@ -20,14 +21,17 @@
 #include <time.h>
 #include <unistd.h>
 
-static struct conn conn; /* main sets its TLS engine up; touched by the smtp process only */
+static struct conn conn; /* main sets its TLS engine up; touched by smtp processes only */
 static volatile sig_atomic_t warden_stop;
+static int warden_sock = -1;
 
+/* Whatever the warden is at, its next receive then sees the end. */
 static void
 on_term(int sig)
 {
 	(void)sig;
 	warden_stop = 1;
+	shutdown(warden_sock, SHUT_RDWR);
 }
 
 static void
@@ -46,67 +50,58 @@ smtp_on_term(int sig)
 	conn_stop = 1;
 }
 
-/*
- * Put the descriptors of an smtp process in their places: 0 and 1 the client, 2 /dev/null, 3 the warden, 4 the jail; nothing else is open.
- */
 static void
-smtp_descriptors(const struct house *h, const struct session *se, int sock)
+set_signals(void (*term)(int))
 {
-	int in = fcntl(se->rfd, F_DUPFD, 64);
-	int out = fcntl(se->wfd, F_DUPFD, 64);
-	int null = fcntl(h->null, F_DUPFD, 64);
-	int warden_sock = fcntl(sock, F_DUPFD, 64);
-	int jail = h->jail == -1 ? -1 : fcntl(h->jail, F_DUPFD, 64);
-
-	if (in == -1 || out == -1 || null == -1 || warden_sock == -1 || (jail == -1) != (h->jail == -1)) {
-		_exit(WARDEN_FAILED);
-	}
-#ifndef SANITIZE
-	log_close();
-	dup2(null, 2);
-#endif
-	if (dup2(in, 0) == -1 || dup2(out, 1) == -1 || dup2(warden_sock, 3) == -1 ||
-	    (jail != -1 && dup2(jail, 4) == -1)) {
-		_exit(WARDEN_FAILED);
-	}
-	priv_close_from(jail == -1 ? 4 : 5);
+	handle(SIGTERM, term);
+	handle(SIGHUP, SIG_IGN);
+	handle(SIGINT, SIG_IGN);
+	handle(SIGCHLD, SIG_DFL);
+	handle(SIGXFSZ, SIG_IGN); /* write() then says EFBIG */
 }
 
-static _Noreturn void
-smtp_child(struct warden *w, int sock)
+/* ---- smtp ---- */
+
+/* Descriptors of an smtp process: 0 and 1 the client, 2 /dev/null, 3 the warden, 4 the message file while there is one. */
+void
+session_smtp_place(const struct house *h, int keep)
 {
-	const struct house *h = w->house;
+	int fd[3] = { fcntl(h->null, F_DUPFD, 64), h->jail == -1 ? -1 : fcntl(h->jail, F_DUPFD, 64),
+		fcntl(keep, F_DUPFD, 64) };
 	sigset_t term;
 
 	sigemptyset(&term);
 	sigaddset(&term, SIGTERM);
-	sigprocmask(SIG_SETMASK, &term, NULL);
-	handle(SIGTERM, smtp_on_term);
-	smtp_descriptors(h, w->session, sock);
-	handle(SIGXFSZ, SIG_IGN); /* write() then says EFBIG */
-	priv_drop(&h->ids, PRIV_SMTP, h->jail == -1 ? -1 : 4,
-	    w->info.databytes == 0 ? UINT64_MAX : w->info.databytes + spool_head_max(&w->spool));
-	if (h->jail != -1) {
-		close(4);
+	sigprocmask(SIG_SETMASK, &term, NULL); /* delivered only while waiting for the client */
+	set_signals(smtp_on_term);
+#ifndef SANITIZE
+	log_close();
+	dup2(fd[0], 2);
+#endif
+	if (fd[0] == -1 || fd[2] == -1 || (fd[1] == -1) != (h->jail == -1) || (fd[1] != -1 && dup2(fd[1], 3) == -1) ||
+	    dup2(fd[2], 4) == -1) {
+		_exit(WARDEN_FAILED);
 	}
-	conn_init(&conn, 0, 1);
-	smtp_prepare(&w->info, &conn, &h->config->chain, 3);
-	priv_filter(PRIV_SMTP);
+	priv_close_from(5);
+	priv_drop(&h->ids, PRIV_SMTP, fd[1] == -1 ? -1 : 3);
+	close(3);
+}
+
+void
+session_smtp(const struct house *h, const struct session *se)
+{
+	static struct smtp_info info;
+	char name[16];
+
+	session_info(&info, h->config, se);
+	str_fmt(name, sizeof name, "stile-smtp %d", se->slot);
+	priv_session(name, info.databytes == 0 ? UINT64_MAX : info.databytes + spool_head_max(&h->spool), h->parent);
+	conn_init(&conn, 0, 1, h->parent != 0); /* main's are, and who knows what inetd gives us */
+	smtp_prepare(&info, &conn, &h->config->chain, 3);
 	smtp_run();
 }
 
-/* A client that stops reading must not hold us for ever; small replies must not wait for each other. */
-static void
-tune_socket(const struct session *se)
-{
-	struct timeval tv = { .tv_sec = TIMEOUT_COMMAND };
-	int one = 1;
-
-	/* These fail on a pipe (inetd), where they do not matter. */
-	setsockopt(se->wfd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
-	setsockopt(se->wfd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-	setsockopt(se->wfd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-}
+/* ---- the warden ---- */
 
 static void
 log_connect(const struct warden *w)
@@ -139,7 +134,7 @@ log_close_session(const struct warden *w)
 	log_end(&l);
 }
 
-/* The smtp process has closed its end: reap it and say how it died. */
+/* Under inetd smtp is our child: it has closed its end, so reap it and say how it died. Elsewhere main does. */
 static int
 reap(const struct warden *w)
 {
@@ -153,10 +148,8 @@ reap(const struct warden *w)
 		nanosleep(&ts, NULL);
 	}
 	if (gone == 0) {
-		/* It has let go of us but lives on. We may not signal another user's process; main finds it in the slot. */
-		return WARDEN_SMTP_CRASHED;
+		return WARDEN_SMTP_CRASHED; /* it has let go of us but lives on */
 	}
-	atomic_store(&w->house->share->slot[w->session->slot].smtp, 0);
 	if (!WIFSIGNALED(status) || WTERMSIG(status) == SIGKILL || WTERMSIG(status) == SIGTERM) {
 		return WARDEN_DONE;
 	}
@@ -171,26 +164,21 @@ static int
 serve(struct warden *w)
 {
 	static uint8_t m[BATCH_OCTETS + 1];
-	int64_t end = w->start + (TIMEOUT_SESSION + 60) * INT64_C(1000);
 	struct log_line l;
 
-	for (;;) {
-		int64_t left = end - mono_ms();
-		long n;
+	while (!warden_stop) {
+		/* No deadline here: main ends sessions that last too long, and under inetd an alarm does. */
+		long n = msg_recv(w->sock, m, sizeof m, NULL, -1);
 
-		if (warden_stop || left <= 0) {
-			return WARDEN_FAILED;
-		}
-		n = msg_recv(w->sock, m, sizeof m, NULL, (int)left);
 		if (n == 0 || (n == -1 && errno == ECONNRESET)) {
-			return WARDEN_DONE;
-		}
-		if (n == -1 && (errno == EINTR || errno == ETIMEDOUT)) {
-			continue;
+			return warden_stop ? WARDEN_FAILED : WARDEN_DONE;
 		}
 		if (n == -1 || warden_dispatch(w, m, (size_t)n) == -1) {
 			uint32_t type = 0;
 
+			if (warden_stop) {
+				break;
+			}
 			memcpy(&type, m, sizeof type);
 			warden_event(&l, w, LOG_ERR, "crash");
 			log_str(&l, "role", "smtp");
@@ -202,11 +190,11 @@ serve(struct warden *w)
 		}
 		explicit_bzero(m, (size_t)n);
 	}
+	return WARDEN_FAILED;
 }
 
-/* Let go of what only main needs, and move into the spool. */
-static void
-settle(const struct house *h, const struct session *se)
+void
+session_warden_place(const struct house *h)
 {
 	for (unsigned i = 0; i < h->closes; i++) {
 		close(h->close[i]);
@@ -214,24 +202,51 @@ settle(const struct house *h, const struct session *se)
 	if (h->jail != -1) {
 		close(h->jail);
 	}
-	close(se->rfd);
-	if (se->wfd != se->rfd) {
-		close(se->wfd);
-	}
+	set_signals(on_term);
 	if (!h->ids.root && fchdir(h->spool_dir) == -1) {
 		log_msg(LOG_ERR, "crash", "cannot enter the spool: %s", strerror(errno));
 		_exit(WARDEN_FAILED);
 	}
 	/* As root this becomes the root directory. */
-	priv_drop(&h->ids, PRIV_WARDEN, h->spool_dir, UINT64_MAX);
+	priv_drop(&h->ids, PRIV_WARDEN, h->spool_dir);
 	close(h->spool_dir);
 	close(h->null);
 	umask(h->spool.kind == SPOOL_QUEUE ? 033 : 077);
-	priv_filter(PRIV_WARDEN);
+}
+
+/* Serve smtp to its end. Returns the exit status. */
+static int
+run(struct warden *w, int sock)
+{
+	sigset_t none;
+	int rc;
+
+	w->sock = warden_sock = sock;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	log_connect(w);
+	rc = serve(w);
+	spool_abort(&w->spool);
+	close(w->sock);
+	return rc;
 }
 
 void
-warden_prepare(const struct house *h)
+session_warden(const struct house *h, struct session *se, int sock)
+{
+	struct warden *w = warden_init(h, se);
+	char name[16];
+	int rc;
+
+	str_fmt(name, sizeof name, "stile-ward %d", se->slot);
+	priv_session(name, UINT64_MAX, h->parent);
+	rc = run(w, sock);
+	log_close_session(w);
+	_exit(rc);
+}
+
+void
+session_prepare(const struct house *h)
 {
 	priv_prepare();
 	if (h->config->chain.key_type != 0) {
@@ -239,42 +254,53 @@ warden_prepare(const struct house *h)
 	}
 }
 
+/* A client that stops reading must not hold us for ever; small replies must not wait for each other. */
+static void
+tune_socket(int fd)
+{
+	int one = 1;
+
+	/* These fail on a pipe, where they do not matter. */
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
 void
-warden_run(const struct house *h, struct session *se)
+session_inetd(const struct house *h, struct session *se)
 {
 	struct warden *w = warden_init(h, se);
-	sigset_t none;
 	int sv[2];
 	int rc, crashed;
 
-	handle(SIGTERM, on_term);
-	handle(SIGHUP, SIG_IGN);
-	handle(SIGINT, SIG_IGN);
-	handle(SIGCHLD, SIG_DFL);
-	handle(SIGXFSZ, SIG_IGN);
-	tune_socket(se);
+	tune_socket(1);
+	session_prepare(h);
 	if (secret_inherit(h->config->secrets, 0) == -1 || share_inherit(h->share, 0) == -1 || msg_pair(sv) == -1) {
 		log_msg(LOG_ERR, "crash", "cannot set a session up: %s", strerror(errno));
 		_exit(WARDEN_FAILED);
 	}
 	w->smtp = fork();
 	if (w->smtp == 0) {
-		smtp_child(w, sv[1]);
+		session_smtp_place(h, sv[1]);
+		if (dup2(4, 3) == -1) {
+			_exit(WARDEN_FAILED);
+		}
+		close(4);
+		priv_filter(PRIV_SMTP);
+		session_smtp(h, se);
 	}
 	close(sv[1]);
 	if (w->smtp == -1) {
 		log_msg(LOG_ERR, "limit", "cannot fork: %s", strerror(errno));
 		_exit(WARDEN_FAILED);
 	}
-	w->sock = sv[0];
-	atomic_store(&h->share->slot[se->slot].smtp, (int32_t)w->smtp);
-	settle(h, se);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	log_connect(w);
-	rc = serve(w);
-	spool_abort(&w->spool);
-	close(w->sock);
+	close(0);
+	close(1);
+	session_warden_place(h);
+	priv_session("stile-ward", UINT64_MAX, 0);
+	handle(SIGALRM, on_term);
+	alarm(TIMEOUT_SESSION + 60);
+	priv_filter(PRIV_WARDEN);
+	rc = run(w, sv[0]);
 	crashed = reap(w);
 	log_close_session(w);
 	_exit(crashed != WARDEN_DONE ? crashed : rc);

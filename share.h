@@ -13,9 +13,9 @@
 #include <stdint.h>
 
 struct share_slot {
-	_Atomic int32_t warden; /* pid, 0 = free; written by main */
-	_Atomic int32_t smtp;   /* pid of the warden's smtp process, 0 = none (yet); written by the warden */
-	_Atomic int32_t loggedin;
+	_Atomic int32_t warden, smtp; /* pids, 0 = none: free when both are; written by main */
+	_Atomic int32_t loggedin;     /* written by the warden */
+	char sid[20];
 	int64_t evicted; /* when main told it to go, 0 = not */
 	int64_t start;
 	struct addr client;

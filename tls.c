@@ -10,7 +10,6 @@
 #include "str.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -271,14 +270,14 @@ static const br_ssl_session_cache_class cache_class = {
 };
 
 void
-conn_init(struct conn *c, int rfd, int wfd)
+conn_init(struct conn *c, int rfd, int wfd, int nonblock)
 {
 	memset(c, 0, offsetof(struct conn, sc));
 	c->rfd = rfd;
 	c->wfd = wfd;
 	c->watch = -1;
 	c->deadline = INT64_MAX;
-	c->nonblock = (fcntl(rfd, F_GETFL) & fcntl(wfd, F_GETFL) & O_NONBLOCK) != 0;
+	c->nonblock = nonblock;
 }
 
 void

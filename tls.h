@@ -58,8 +58,8 @@ struct conn {
 /* Set by a signal handler: blocking calls return CONN_STOP at once. */
 extern volatile sig_atomic_t conn_stop;
 
-/* Begin a plain connection. Leaves the TLS engine as it is. */
-void conn_init(struct conn *c, int rfd, int wfd);
+/* Begin a plain connection; `nonblock`: the descriptors are so. Leaves the TLS engine as it is. */
+void conn_init(struct conn *c, int rfd, int wfd, int nonblock);
 /*
  * Set up the TLS engine. Main does it once for all sessions that it will fork: the engine asks the CPU what it can, and in a virtual
  * machine each such question costs as much as a fork. Only the addresses of `chain` and `w` are kept.

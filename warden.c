@@ -733,25 +733,30 @@ warden_dispatch(struct warden *w, const void *p, size_t len)
 	return rc;
 }
 
-static void
-make_info(struct warden *w)
+void
+session_name(struct session *se)
 {
 	static const char hex[] = "0123456789abcdef";
-	const struct config *c = w->house->config;
-	struct smtp_info *i = &w->info;
 	uint8_t r[8];
 
-	i->profile = w->session->listen->profile;
-	i->relayclient = w->session->client_policy.relay;
-	i->tls_ready = c->chain.key_type != 0;
-	i->databytes = w->session->client_policy.databytes;
-	str_copy(i->me, sizeof i->me, c->me);
-	str_copy(i->greeting, sizeof i->greeting, c->greeting);
 	random_bytes(r, sizeof r);
 	for (size_t k = 0; k < sizeof r; k++) {
-		i->session[2 * k] = hex[r[k] >> 4];
-		i->session[2 * k + 1] = hex[r[k] & 15];
+		se->sid[2 * k] = hex[r[k] >> 4];
+		se->sid[2 * k + 1] = hex[r[k] & 15];
 	}
+	se->sid[16] = '\0';
+}
+
+void
+session_info(struct smtp_info *i, const struct config *c, const struct session *se)
+{
+	i->profile = se->listen->profile;
+	i->relayclient = se->client_policy.relay;
+	i->tls_ready = c->chain.key_type != 0;
+	i->databytes = se->client_policy.databytes;
+	str_copy(i->me, sizeof i->me, c->me);
+	str_copy(i->greeting, sizeof i->greeting, c->greeting);
+	str_copy(i->session, sizeof i->session, se->sid);
 }
 
 struct warden *
@@ -771,15 +776,17 @@ warden_init(const struct house *h, struct session *se)
 	w->spool.host = h->config->me;
 	w->spool.prefix = h->config->spool_prefix;
 	addr_text(&se->client, w->client);
-	make_info(w);
+	session_info(&w->info, h->config, se);
 	return w;
 }
 
 struct warden *
 warden_for_test(const struct house *h, struct session *se, int sock)
 {
-	struct warden *w = warden_init(h, se);
+	struct warden *w;
 
+	session_name(se);
+	w = warden_init(h, se);
 	w->sock = sock;
 	return w;
 }

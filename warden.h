@@ -11,6 +11,7 @@
 #include "priv.h"
 #include "queue.h"
 #include "share.h"
+#include "smtp.h"
 
 #include <stdint.h>
 
@@ -21,7 +22,7 @@
 
 /* One session, as accepted. */
 struct session {
-	int rfd, wfd; /* the client */
+	char sid[20]; /* its name in the log */
 	const struct listen_conf *listen;
 	struct addr client;
 	uint16_t client_port;
@@ -42,15 +43,30 @@ struct house {
 	int spool_dir;                    /* the spool's directory */
 	int jail;                         /* the empty directory, -1 without root */
 	int null;                         /* /dev/null */
+	pid_t parent;                     /* of sessions: main; 0 under inetd */
 	unsigned closes;                  /* how many of `close` are in use */
 	int close[LISTENERS_MAX * 2 + 4]; /* main's own descriptors, which a session must not keep */
 };
 
 /* Make what all sessions have in common; main calls it after each (re)load of the configuration. */
-void warden_prepare(const struct house *h);
+void session_prepare(const struct house *h);
+/* A name for a new session: 16 random hexadecimal digits. */
+void session_name(struct session *se);
+/* What smtp may know of a session. */
+void session_info(struct smtp_info *info, const struct config *c, const struct session *se);
 
-/* Become the warden of `se`: forks smtp, serves it, exits. Does not return. */
-_Noreturn void warden_run(const struct house *h, struct session *se);
+/*
+ * The two roles. `place` gives up what the role must not have, once for all sessions of a nursery: descriptors, privileges; signals are
+ * set. For smtp it leaves 2, /dev/null, and 4, a copy of `keep`. Afterwards, and under the filter, the other function serves one session in
+ * a process of its own: smtp with the client on 0 and 1 and its warden on 3, the warden with smtp at `sock`. These do not return.
+ */
+void session_smtp_place(const struct house *h, int keep);
+_Noreturn void session_smtp(const struct house *h, const struct session *se);
+void session_warden_place(const struct house *h);
+_Noreturn void session_warden(const struct house *h, struct session *se, int sock);
+
+/* Both for one session, with the client on descriptors 0 and 1. Does not return. */
+_Noreturn void session_inetd(const struct house *h, struct session *se);
 
 /*
  * The monitor proper, for tests: answers one request p[0..len) as the state allows. Returns 0, or -1 when the request breaks the

@@ -62,7 +62,7 @@ fuzz_client(const struct smtp_info *info, int warden_sock, struct input *in)
 	close(sv[1]);
 	memset(&session, 0, sizeof session);
 	conn.chain = NULL; /* a fresh engine */
-	conn_init(&conn, sv[0], replies);
+	conn_init(&conn, sv[0], replies, 0);
 	smtp_prepare(info, &conn, &(const struct cert_chain){ 0 }, warden_sock);
 	if (setjmp(fuzz_ended) == 0) {
 		smtp_run();

@@ -229,8 +229,15 @@ class Server:
     # ---- processes
 
     def pairs(self):
-        """[(warden, smtp)] of the sessions."""
-        return [(w.pid, s.pid) for w in tools.children(self.pid) for s in tools.children(w.pid)]
+        """[(warden, smtp)] of the sessions: by their names, which carry the session's number."""
+        found = {p.name: p.pid for p in tools.children(self.pid)}
+        return [(pid, found["stile-smtp " + name.split()[1]]) for name, pid in sorted(found.items())
+                if name.startswith("stile-ward ") and "stile-smtp " + name.split()[1] in found]
+
+    def nurseries(self):
+        """(wardens', smtps') nursery."""
+        found = {p.name: p.pid for p in tools.children(self.pid)}
+        return found["stile-wardens"], found["stile-smtps"]
 
     def pair(self):
         """The pair of the only session."""

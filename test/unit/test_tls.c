@@ -53,7 +53,7 @@ static void
 plain_begin(void)
 {
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
-	conn_init(&conn, sv[0], sv[0]);
+	conn_init(&conn, sv[0], sv[0], 0);
 }
 
 static void

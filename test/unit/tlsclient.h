@@ -171,7 +171,7 @@ client_new(void)
 	c.version_min = c.version_max = BR_TLS12;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	signs = gets = puts_ = 0;
-	conn_init(&conn, sv[0], sv[0]);
+	conn_init(&conn, sv[0], sv[0], 0);
 	conn_setup_tls(&conn, &chain, &warden);
 	conn_seed_tls(&conn);
 	return &c;

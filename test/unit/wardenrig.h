@@ -104,7 +104,6 @@ begin(enum profile profile)
 	listener.profile = profile;
 	memset(&session, 0, sizeof session);
 	session.listen = &listener;
-	session.rfd = session.wfd = -1;
 	addr_parse(&session.client, client, sizeof client - 1);
 	addr_parse(&session.local, local, sizeof local - 1);
 	session.local_port = 587;
