@@ -38,6 +38,20 @@ def load(server, sessions, per, octets=4096, count=100000, seconds=0.0, port=Non
     return Loaded(n / float(took), cpu / n * 1e6, n, int(resumed))
 
 
+def smtp_source(server, sessions, count):
+    """Messages a second by Postfix's load generator, of the same kind and size."""
+    begin = time.monotonic()
+    server.root.run(["/usr/sbin/smtp-source", "-s", str(sessions), "-m", str(count), "-l", "4096", "-f", "a@" + DOMAIN, "-t", RCPT,
+                     f"127.0.0.1:{server.smtp}"])
+    took = time.monotonic() - begin
+    server.settle()
+    if server.count() != count:
+        raise SystemExit(f"bench: smtp-source sent {count} messages, {server.name} has {server.count():g}")
+    server.drain()
+    os.sync()
+    return count / took
+
+
 def traced(server, sessions, per, count):
     """System calls and flushes for a message, by strace: {name: calls for a message}."""
     out = server.root.path / "tmp/strace"
