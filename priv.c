@@ -107,6 +107,15 @@ limit(int what, rlim_t n)
 	}
 }
 
+/* `n`, or what the system allows when that is less. */
+static rlim_t
+at_most(int what, rlim_t n)
+{
+	struct rlimit r;
+
+	return getrlimit(what, &r) == 0 && r.rlim_max < n ? r.rlim_max : n;
+}
+
 static void
 become(uid_t uid, gid_t gid, int dirfd)
 {
@@ -143,8 +152,12 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 		limit(RLIMIT_FSIZE, 0);
 		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 	} else {
-		/* 0-4 are all an smtp process may ever have: see session.c. */
-		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24);
+		/*
+		 * 0-4 are all an smtp process may ever have: see session.c. A warden needs few, but the kernel holds the same limit against
+		 * all descriptors that processes of a user have sent and nobody has received yet (ETOOMANYREFS), and each session may
+		 * have a message file on its way.
+		 */
+		limit(RLIMIT_NOFILE, at_most(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24 + SESSIONS_MAX));
 	}
 }
 

@@ -377,6 +377,48 @@ def test_many_connections_at_once(make_server):
     poll(lambda: not server.pairs(), "the end of all sessions")
 
 
+@pytest.mark.release
+def test_message_files_on_their_way(make_server):
+    """
+    A warden sends the message file through a socket. The kernel counts what was sent and not yet received for all processes of a user, and
+    refuses more than the sender's own RLIMIT_NOFILE (ETOOMANYREFS), which was 24: when so many smtp processes were slow to
+    receive, the next session ended as if it had broken the rules, and the server started over.
+    """
+    server = make_server(listen=PLAIN)
+    clients = [server.session("smtp", source=tools.fresh_address()) for _ in range(40)]
+    pairs = poll(lambda: len(server.pairs()) == 40 and server.pairs(), "40 sessions")
+    for c in clients:
+        c.send("MAIL FROM:<a@x.example>\r\nRCPT TO:<you@local.example>\r\n")
+        assert c.reply() == 250 and c.reply() == 250
+    stopped = []
+
+    def stop(pid):
+        os.kill(pid, signal.SIGSTOP)
+        stopped.append(pid)
+    try:
+        for warden, _ in pairs:
+            stop(warden)
+        for c in clients:
+            c.send("DATA\r\n")
+        time.sleep(1)  # the requests are on their way to the wardens; those that are not make the test easier
+        for _, smtp in pairs:
+            stop(smtp)
+        for warden, _ in pairs:
+            os.kill(warden, signal.SIGCONT)
+        poll(lambda: len([f for f in server.files() if f.startswith("mess/")]) > 30, "message files")
+        time.sleep(0.3)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    assert [c.reply().code for c in clients] == [354] * 40
+    for c in clients:
+        c.send("Subject: x\r\n\r\n.\r\n")
+    assert [c.reply().code for c in clients] == [250] * 40
+    for c in clients:
+        c.quit()
+    assert len(server.take()) == 40
+
+
 def test_no_zombies(make_server):
     server = make_server(listen=PLAIN)
     for _ in range(10):
