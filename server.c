@@ -688,7 +688,11 @@ wait_for_event(struct pollfd *p, unsigned n)
 	for (unsigned i = 0; i < LISTEN_SOCKETS_MAX; i++) {
 		p[i].revents = 0;
 	}
-	ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none);
+	if (ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none) > 0) {
+		/* A descriptor that is ready is told without a look at signals: with clients always waiting, none would ever come. */
+		ts = (struct timespec){ 0, 0 };
+		ppoll(NULL, 0, &ts, &none);
+	}
 }
 
 static void

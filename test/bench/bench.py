@@ -68,7 +68,7 @@ def connection_rows(table, running):
             if words and not s.tls:
                 continue
             done = measure.load(s, 8, 0, seconds=SECONDS, port=s.smtps if words else s.smtp, words=words)
-            if "-r" in words and done.resumed < done.count - 8:
+            if "-r" in words and done.resumed < done.count - 8 * 3:
                 raise SystemExit(f"bench: {s.name} resumed {done.resumed} of {done.count} sessions")
             table.put(row, s, done.rate)
             table.put(row.replace("connections/s", "CPU us a connection").replace("handshakes/s", "CPU us a connection"), s, done.cpu)
@@ -142,8 +142,6 @@ def measure_all(table, chosen_servers):
 
 
 def main():
-    if os.geteuid() != 0:
-        sys.exit("bench: must be root: it starts servers in a root directory of their own, under users of their own")
     # Ended in any way but by SIGKILL, it ends what it has started.
     for sig in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, lambda *_: sys.exit(1))

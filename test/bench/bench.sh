@@ -4,6 +4,10 @@
 # set. As root. BENCH_DIR: where servers and their queues are, on a real disk; build/bench otherwise.
 set -eu
 cd "$(dirname "$0")/../.."
+if test "$(id -u)" != 0; then
+	echo "bench: must be root: it starts servers in a root directory of their own, under users of their own" >&2
+	exit 1
+fi
 make="${MAKE:-make} --no-print-directory"
 test/install-deps.sh build bench
 $make all
@@ -17,5 +21,8 @@ fi
 for program in load floor sink; do
 	${HOSTCC:-cc} -O2 -Wall -Wextra -D_GNU_SOURCE -o "$dir/$program" "test/bench/$program.c" -lssl -lcrypto
 done
-MAILSTILE=${MAILSTILE:-$PWD/mailstile} LOAD=$dir/load FLOOR=$dir/floor SINK=$dir/sink BENCH_ROOT=$dir/root \
-	PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 test/bench/bench.py
+export MAILSTILE="${MAILSTILE:-$PWD/mailstile}" LOAD="$dir/load" FLOOR="$dir/floor" SINK="$dir/sink" BENCH_ROOT="$dir/root"
+export PYTHONDONTWRITEBYTECODE=1
+mkdir -p "$dir/root/proc"
+# A mount that goes when we go.
+exec unshare --mount sh -c 'mount -t proc proc "$BENCH_ROOT/proc" && exec /usr/bin/python3 test/bench/bench.py'

@@ -31,6 +31,10 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A session changes its address with each connection, since servers limit what one may do; resumed TLS sessions are bound to few. */
+#define ADDRESSES 64
+#define RESUMED_ADDRESSES 3
+
 static struct {
 	int one_by_one, half_close, tls, starttls, resume, port;
 	double seconds;
@@ -53,7 +57,8 @@ static struct {
 } link_;
 
 static SSL_CTX *context;
-static SSL_SESSION *last;
+static SSL_SESSION *last[RESUMED_ADDRESSES];
+static long turn; /* connections so far of this process */
 static struct timespec begin;
 
 static double
@@ -138,10 +143,12 @@ say(const char *text, int code)
 static int
 handshake(struct result *r)
 {
+	SSL_SESSION **mine = &last[turn % RESUMED_ADDRESSES];
+
 	link_.ssl = SSL_new(context);
 	SSL_set_fd(link_.ssl, link_.fd);
-	if (opt.resume && last != NULL) {
-		SSL_set_session(link_.ssl, last);
+	if (opt.resume && *mine != NULL) {
+		SSL_set_session(link_.ssl, *mine);
 	}
 	if (SSL_connect(link_.ssl) != 1) {
 		fprintf(stderr, "load: no TLS handshake\n");
@@ -149,8 +156,8 @@ handshake(struct result *r)
 	}
 	r->resumed += SSL_session_reused(link_.ssl);
 	if (opt.resume) {
-		SSL_SESSION_free(last);
-		last = SSL_get1_session(link_.ssl);
+		SSL_SESSION_free(*mine);
+		*mine = SSL_get1_session(link_.ssl);
 	}
 	return 0;
 }
@@ -163,7 +170,8 @@ connect_from(long i)
 	int one = 1;
 
 	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	from.sin_addr.s_addr = htonl(0x7f000101 + (uint32_t)(i % 250));
+	from.sin_addr.s_addr =
+	    htonl(0x7f010001 + (uint32_t)(i % 250) + ((uint32_t)(turn % (opt.resume ? RESUMED_ADDRESSES : ADDRESSES)) << 8));
 	link_.in_len = 0;
 	link_.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (link_.fd == -1) {
@@ -226,6 +234,7 @@ close_session(void)
 		link_.ssl = NULL;
 	}
 	close(link_.fd);
+	turn++;
 	return rc;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * The syslogd of `make bench`: takes datagrams at PATH and appends them to FILE, a line each, until it is ended. All servers log to it,
- * so that none is measured with its log turned off. Its queue is as long as systemd makes it; the kernel's own ten are soon full.
+ * The syslogd of `make bench`: takes datagrams at PATH and writes them to FILE, a line each, until it is ended; FILE starts over when it
+ * gets large. All servers log to it, so that none is measured with its log turned off. Its queue is as long as systemd makes it; the kernel's own ten are soon full.
  *
  *   sink PATH FILE
  */
@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#define FILE_MAX (64 << 20)
 
 /* The limit belongs to a network namespace, so it is changed in one of our own. Without the right to do so the queue stays short. */
 static void
@@ -32,6 +34,7 @@ main(int argc, char **argv)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	static char line[65536];
+	size_t written = 0;
 	int s, out;
 
 	if (argc != 3 || strlen(argv[1]) >= sizeof a.sun_path) {
@@ -39,7 +42,7 @@ main(int argc, char **argv)
 	}
 	strcpy(a.sun_path, argv[1]);
 	longer_queue();
-	out = open(argv[2], O_WRONLY | O_CREAT | O_APPEND, 0600);
+	out = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
 	s = socket(AF_UNIX, SOCK_DGRAM, 0);
 	unlink(argv[1]);
 	if (out == -1 || bind(s, (struct sockaddr *)&a, sizeof a) == -1 || chmod(argv[1], 0666) == -1) {
@@ -51,6 +54,10 @@ main(int argc, char **argv)
 
 		if (n > 0) {
 			line[n] = '\n';
+			written += (size_t)n + 1;
+			if (written > FILE_MAX && ftruncate(out, 0) == 0) {
+				written = 0;
+			}
 			if (write(out, line, (size_t)n + 1) == -1) {
 				perror("sink");
 			}

@@ -377,6 +377,28 @@ def test_many_connections_at_once(make_server):
     poll(lambda: not server.pairs(), "the end of all sessions")
 
 
+def test_signals_come_through_a_crowd(make_server):
+    """
+    ppoll() returns at once when a client waits, and then delivers no signal. With always another client waiting, ended sessions were not
+    reaped, until all slots seemed taken and everybody read 421; SIGHUP and SIGTERM had to wait, too.
+    """
+    server = make_server(listen=PLAIN)
+    server.kill(signal.SIGSTOP)
+    crowd = []
+    for _ in range(60):
+        crowd.append(socket.socket())
+        crowd[-1].bind((tools.fresh_address(), 0))
+        crowd[-1].connect(("127.0.0.1", server.port["smtp"]))
+    server.kill(signal.SIGHUP)
+    server.kill(signal.SIGCONT)
+    server.wait_log("connect")
+    poll(lambda: server.log("reload"), "ev=reload")
+    events = [e["ev"] for e in server.log() if e["ev"] in ("connect", "reload")]
+    assert events.index("reload") < 20, events
+    for c in crowd:
+        c.close()
+
+
 @pytest.mark.release
 def test_message_files_on_their_way(make_server):
     """
