@@ -18,11 +18,18 @@ if test -n "${BENCH_QUICK:-}"; then
 else
 	test/bench/peers.sh "$dir"
 fi
-for program in load floor sink; do
-	${HOSTCC:-cc} -O2 -Wall -Wextra -D_GNU_SOURCE -o "$dir/$program" "test/bench/$program.c" -lssl -lcrypto
-done
+# compile PROGRAM [LIBRARY]...
+compile() {
+	program=$1
+	shift
+	${HOSTCC:-cc} -O2 -Wall -Wextra -D_GNU_SOURCE -o "$dir/$program" "test/bench/$program.c" "$@"
+}
+compile load -lssl -lcrypto
+compile floor -static
+compile sink
 export MAILSTILE="${MAILSTILE:-$PWD/mailstile}" LOAD="$dir/load" FLOOR="$dir/floor" SINK="$dir/sink" BENCH_ROOT="$dir/root"
 export PYTHONDONTWRITEBYTECODE=1
 mkdir -p "$dir/root/proc"
 # A mount that goes when we go.
+# shellcheck disable=SC2016 # the inner shell expands it
 exec unshare --mount sh -c 'mount -t proc proc "$BENCH_ROOT/proc" && exec /usr/bin/python3 test/bench/bench.py'

@@ -170,8 +170,8 @@ connect_from(long i)
 	int one = 1;
 
 	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	from.sin_addr.s_addr =
-	    htonl(0x7f010001 + (uint32_t)(i % 250) + ((uint32_t)(turn % (opt.resume ? RESUMED_ADDRESSES : ADDRESSES)) << 8));
+	from.sin_addr.s_addr = htonl(
+	    0x7f010001 + (uint32_t)(i % 250) + ((uint32_t)(turn % (opt.resume ? RESUMED_ADDRESSES : ADDRESSES)) << 8));
 	link_.in_len = 0;
 	link_.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (link_.fd == -1) {
@@ -268,7 +268,8 @@ session(long i, long count, const char *text, size_t len, struct result *r)
 			return 1;
 		}
 		count -= opt.per == 0;
-		for (long n = 0; n < opt.per && count > 0 && (n == 0 || opt.seconds == 0 || elapsed() < opt.seconds); n++) {
+		for (long n = 0; n < opt.per && count > 0 && (n == 0 || opt.seconds == 0 || elapsed() < opt.seconds);
+		     n++) {
 			if (one_message(text, len) == -1) {
 				return 1;
 			}
@@ -366,8 +367,9 @@ main(int argc, char **argv)
 	size_t len;
 
 	if (options(argc, argv) == -1) {
-		fprintf(stderr, "usage: load [-pqrsS] [-a USER:PASSWORD] [-d SECONDS] "
-				"PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT\n");
+		fprintf(stderr,
+		    "usage: load [-pqrsS] [-a USER:PASSWORD] [-d SECONDS] "
+		    "PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT\n");
 		return 100;
 	}
 	argv += optind;
