@@ -13,6 +13,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import measure
 import peers
@@ -34,10 +35,12 @@ class Table:
 
     def __init__(self):
         self.rows = {}
+        self.checked, self.lost = {}, {}
+        self.begin = time.monotonic()
 
     def put(self, row, server, value):
         self.rows.setdefault(row, {}).setdefault(server.name, []).append(value)
-        print(f"  {row:58} {server.name:10} {value:10.1f}", file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - self.begin:6.0f} {row:58} {server.name:10} {value:10.1f}", file=sys.stderr, flush=True)
 
     def note(self, what, server, value):
         """What is the same in every round."""
@@ -113,7 +116,6 @@ def memory_rows(table, measured):
 
 def check_load(table, running):
     """The load generator beside Postfix's own, on the same server: {server: ratio}."""
-    out = {}
     for s in running if chosen("smtp-source") and not QUICK else ():
         if s.name in ("mailstile", "Postfix"):
             pairs = []
@@ -122,8 +124,7 @@ def check_load(table, running):
                 theirs = measure.smtp_source(s, 8, 1000)
                 pairs.append(mine / theirs)
                 print(f"  {'load generator / smtp-source':58} {s.name:10} {mine:10.1f} {theirs:10.1f}", file=sys.stderr)
-            out[s.name] = report.median(pairs)
-    table.checked = out
+            table.checked[s.name] = report.median(pairs)
 
 
 def measure_all(table, chosen_servers):
@@ -162,6 +163,7 @@ def main():
                 s.stop()
             radius.stop()
             sink.terminate()
+    table.lost = {s.name: s.lost for s in running if s.lost}
     binary = pathlib.Path(os.environ["MAILSTILE"]).stat().st_size
     text = report.markdown(table, [s.name for s in running], machine, ROUNDS, SECONDS, binary)
     out = os.environ.get("BENCH_OUT")

@@ -13,6 +13,8 @@ test/install-deps.sh build bench
 $make all
 dir=${BENCH_DIR:-$PWD/build/bench}
 mkdir -p "$dir"
+exec 9> "$dir/lock"
+flock -n 9 || { echo "bench: another one is running in $dir" >&2; exit 1; }
 if test -n "${BENCH_QUICK:-}"; then
 	test/bench/peers.sh "$dir" postfix
 else

@@ -14,7 +14,7 @@ from servers import DOMAIN, wait_for
 LOAD = os.environ.get("LOAD", "")
 FLUSHES = {"fsync", "fdatasync", "sync", "syncfs", "msync"}
 RCPT = "b@" + DOMAIN
-Loaded = collections.namedtuple("Loaded", "rate cpu count resumed")
+Loaded = collections.namedtuple("Loaded", "rate cpu count resumed lost")
 
 
 def load(server, sessions, per, octets=4096, count=100000, seconds=0.0, port=None, words=()):
@@ -24,17 +24,18 @@ def load(server, sessions, per, octets=4096, count=100000, seconds=0.0, port=Non
     """
     argv = [LOAD, *server.load_words, *words, "-d", str(seconds), str(port or server.smtp), str(sessions), str(count), str(per), str(octets), RCPT]
     before = server.settle()
-    p = subprocess.run(argv, capture_output=True, text=True, check=False)
+    p = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     cpu = server.settle() - before
     if p.returncode != 0:
         raise SystemExit(f"bench: {server.name}: {' '.join(argv)}:\n{p.stderr[-2000:]}")
-    messages, connections, resumed, took = p.stdout.split()
+    messages, connections, resumed, lost, took = p.stdout.split()
     n = int(messages if per else connections)
     if per and server.count() != n:
         raise SystemExit(f"bench: {server.name} said 250 to {n} messages, {server.count():g} are in its queue")
     server.drain()
     server.root.flush()
-    return Loaded(n / float(took), cpu / n * 1e6, n, int(resumed))
+    server.lost += int(lost)
+    return Loaded(n / float(took), cpu / n * 1e6, n, int(resumed), int(lost))
 
 
 def smtp_source(server, sessions, count):

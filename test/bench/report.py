@@ -187,7 +187,11 @@ def markdown(table, names, about, rounds, seconds, binary):
     out += ["* " + line for line in about]
     out += ["", "## Results", ""]
     out += result_lines(table, names)
-    if getattr(table, "checked", None):
+    if table.lost:
+        out += ["Connections that were never greeted within a second, of all: " +
+                ", ".join(f"{n} {k}" for n, k in table.lost.items()) +
+                ". (OpenSMTPD listens with a queue of five; more clients at once than that, and the kernel forgets some.)", ""]
+    if table.checked:
         out += ["## Is the load generator right?", "",
                 "One command at a time, 8 sessions, 1 message a connection, beside Postfix's `smtp-source` with the same load, in turn: " +
                 ", ".join(f"{r:.2f} × its rate on {n}" for n, r in table.checked.items()) + ".", ""]

@@ -178,6 +178,7 @@ class Server:
         self.root, self.radius = root, radius
         self.smtp, self.smtps = free_port(), free_port()
         self.process = self.cgroup = None
+        self.lost = 0  # connections that it never greeted
         self.configure()
 
     def configure(self):

@@ -43,7 +43,7 @@ def load(programs, port, *words):
     *options, sessions, count, per, octets = [str(w) for w in words]
     p = tools.run(programs["load"], *options, str(port), sessions, count, per, octets, "b@local.example")
     fields = p.text.split()
-    assert len(fields) == 4 and float(fields[3]) > 0
+    assert len(fields) == 5 and fields[3] == "0" and float(fields[4]) > 0
     return [int(x) for x in fields[:3]]
 
 
