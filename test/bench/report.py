@@ -188,9 +188,9 @@ def markdown(table, names, about, rounds, seconds, binary):
     out += ["", "## Results", ""]
     out += result_lines(table, names)
     if table.lost:
-        out += ["Connections that were never greeted within a second, of all: " +
-                ", ".join(f"{n} {k}" for n, k in table.lost.items()) +
-                ". (OpenSMTPD listens with a queue of five; more clients at once than that, and the kernel forgets some.)", ""]
+        out += ["Connections that were given up because no greeting came within a second: " +
+                ", ".join(f"{n} {k}" for n, k in table.lost.items()) + " (in all rows). OpenSMTPD listens with a queue of five: when more "
+                "clients come at once, the kernel forgets some.", ""]
     if table.checked:
         out += ["## Is the load generator right?", "",
                 "One command at a time, 8 sessions, 1 message a connection, beside Postfix's `smtp-source` with the same load, in turn: " +
