@@ -96,6 +96,17 @@ addr_same_client(const struct addr *a, const struct addr *b)
 	return addr_is_v4(a) == addr_is_v4(b) && memcmp(a->ip, b->ip, addr_is_v4(a) ? 16 : 8) == 0;
 }
 
+uint32_t
+addr_network(const struct addr *a)
+{
+	uint32_t h = 0x811c9dc5; /* FNV-1a */
+
+	for (size_t i = 0; i < (addr_is_v4(a) ? 15 : 6); i++) {
+		h = (h ^ a->ip[i]) * 0x01000193;
+	}
+	return h ^ h >> 16;
+}
+
 int
 addr_from_sockaddr(struct addr *a, uint16_t *port, const struct sockaddr *sa)
 {

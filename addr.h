@@ -31,6 +31,8 @@ const char *addr_text(const struct addr *a, char *text);
 int addr_is_v4(const struct addr *a);
 /* 1 when equal, counting an IPv6 client by its /64. */
 int addr_same_client(const struct addr *a, const struct addr *b);
+/* A number for the network of an address, its /24 or /48, whichever it is: nearly always another one for another network. */
+uint32_t addr_network(const struct addr *a);
 /* From and to the kernel's form; `port` in host order. addr_from_sockaddr: -1 when it is neither IPv4 nor IPv6. */
 int addr_from_sockaddr(struct addr *a, uint16_t *port, const struct sockaddr *sa);
 socklen_t addr_to_sockaddr(const struct addr *a, uint16_t port, struct sockaddr_storage *ss);

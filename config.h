@@ -116,7 +116,8 @@ _Static_assert(SESSIONS_MAX >= 1 && SESSIONS_MAX <= 4096, "SESSIONS_MAX: 1..4096
 _Static_assert(SESSIONS_PER_ADDR >= 1 && SESSIONS_PER_ADDR <= SESSIONS_MAX, "SESSIONS_PER_ADDR: 1..SESSIONS_MAX");
 
 /* PRELOGIN_MAX: of those, how many may be without a login. Default 3/4 of SESSIONS_MAX; the rest stays free for customers
- * who are in. When it is reached, the oldest one that has waited PRELOGIN_EVICT_SECONDS is told 421. */
+ * who are in. When it is reached, a newcomer takes the place of the oldest one of the network (a /24, or a /48 of IPv6) that has
+ * most of them, if that is more than his own network has; else of the oldest one that has waited PRELOGIN_EVICT_SECONDS. */
 #ifndef PRELOGIN_MAX
 #define PRELOGIN_MAX (SESSIONS_MAX - SESSIONS_MAX / 4)
 #endif
@@ -130,7 +131,7 @@ _Static_assert(PRELOGIN_MAX >= 1 && PRELOGIN_MAX <= SESSIONS_MAX, "PRELOGIN_MAX:
 _Static_assert(
     PRELOGIN_PER_ADDR >= 1 && PRELOGIN_PER_ADDR <= SESSIONS_PER_ADDR, "PRELOGIN_PER_ADDR: 1..SESSIONS_PER_ADDR");
 
-/* PRELOGIN_EVICT_SECONDS: see PRELOGIN_MAX. Default 5, range 1-300. */
+/* PRELOGIN_EVICT_SECONDS: see PRELOGIN_MAX; and how long one who is sent away may take to go. Default 5, range 1-300. */
 #ifndef PRELOGIN_EVICT_SECONDS
 #define PRELOGIN_EVICT_SECONDS 5
 #endif

@@ -117,12 +117,18 @@ write_head(const struct spool *s, int fd, const struct envelope *e, const char *
 	return total;
 }
 
+const char *
+maildir_name(const struct spool *s, char *name, size_t size)
+{
+	return file_name(s, "tmp", 0, name, size);
+}
+
 static int
 make_file(const struct spool *s, unsigned n)
 {
 	char name[300];
 
-	return open(file_name(s, "tmp", n, name, sizeof name), O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
+	return open(file_name(s, "tmp", n, name, sizeof name), O_RDWR | O_CREAT | O_EXCL | O_APPEND, 0600);
 }
 
 int
@@ -160,13 +166,14 @@ files(const struct spool *s, const struct envelope *e)
 	return s->kind == SPOOL_MAILDIR_PLAIN ? 1 : e->rcpts;
 }
 
+/* Files `first` to `end` - 1. */
 static void
-unlink_all(const struct spool *s, const char *dir, unsigned count)
+unlink_all(const struct spool *s, const char *dir, unsigned first, unsigned end)
 {
 	char name[300];
 	int saved = errno;
 
-	for (unsigned i = 0; i < count; i++) {
+	for (unsigned i = first; i < end; i++) {
 		unlink(file_name(s, dir, i, name, sizeof name));
 	}
 	errno = saved;
@@ -175,7 +182,7 @@ unlink_all(const struct spool *s, const char *dir, unsigned count)
 void
 maildir_remove(struct spool *s)
 {
-	unlink_all(s, "tmp", 1);
+	unlink_all(s, "tmp", 0, 1);
 }
 
 /* The message again, for the recipient at `to`. */
@@ -196,7 +203,7 @@ copy_for(const struct spool *s, const struct envelope *e, unsigned n, const char
 			pos += got;
 		}
 	}
-	if (got == 0 && fsync(fd) == 0) {
+	if (got == 0 && spool_before_link(s, fd) == 0) {
 		rc = 0;
 	}
 	saved = errno;
@@ -208,21 +215,21 @@ copy_for(const struct spool *s, const struct envelope *e, unsigned n, const char
 	return rc;
 }
 
-/* Link all of tmp/ into new/ and make that durable; on failure none stays. */
+/* Link all of tmp/ into new/, the message's own file last, and make that durable; on failure none stays. */
 static int
 publish(const struct spool *s, unsigned count)
 {
 	char from[300], to[300];
-	unsigned i = 0;
+	unsigned i = count;
 
-	while (
-	    i < count && link(file_name(s, "tmp", i, from, sizeof from), file_name(s, "new", i, to, sizeof to)) == 0) {
-		i++;
+	while (i > 0 &&
+	    link(file_name(s, "tmp", i - 1, from, sizeof from), file_name(s, "new", i - 1, to, sizeof to)) == 0) {
+		i--;
 	}
-	if (i == count && spool_sync_dir("new") == 0) {
+	if (i == 0 && (s->journal ? fsync(s->fd) : spool_sync_dir("new")) == 0) {
 		return 0;
 	}
-	unlink_all(s, "new", i);
+	unlink_all(s, "new", i, count);
 	return -1;
 }
 
@@ -232,20 +239,21 @@ maildir_commit(struct spool *s, const struct envelope *e)
 	unsigned count = files(s, e);
 	unsigned made = 1;
 	const char *to = e->to;
-	int rc = fsync(s->fd);
+	int rc = spool_before_link(s, s->fd);
 
 	while (rc == 0 && made < count) {
 		to += strlen(to) + 1;
 		rc = copy_for(s, e, made, to);
 		made++;
 	}
-	if (close(s->fd) == -1) {
-		rc = -1;
-	}
-	s->fd = -1;
 	if (rc == 0) {
 		rc = publish(s, count);
 	}
-	unlink_all(s, "tmp", made);
+	if (close(s->fd) == -1 && rc == 0) {
+		unlink_all(s, "new", 0, count);
+		rc = -1;
+	}
+	s->fd = -1;
+	unlink_all(s, "tmp", 0, made);
 	return rc;
 }

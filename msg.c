@@ -25,6 +25,17 @@ union control {
 	char mem[CMSG_SPACE(FDS_ROOM * sizeof(int))];
 };
 
+/*
+ * The kernel counts the descriptors that are on their way between all processes of a user, and takes no more than the sender's
+ * RLIMIT_NOFILE: those who are to receive them may have to wait for a processor. 1 after a while, 0 when it has been long enough.
+ */
+static int
+wait_for_receivers(int *ms)
+{
+	*ms = *ms == 0 ? 1 : *ms * 2;
+	return *ms <= 1024 && poll(NULL, 0, *ms) == 0;
+}
+
 int
 msg_send_fds(int sock, const void *m, size_t len, const int *fd, unsigned fds)
 {
@@ -32,6 +43,7 @@ msg_send_fds(int sock, const void *m, size_t len, const int *fd, unsigned fds)
 	union control control;
 	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t n;
+	int waited = 0;
 
 	if (fds > 0) {
 		memset(&control, 0, sizeof control);
@@ -44,7 +56,7 @@ msg_send_fds(int sock, const void *m, size_t len, const int *fd, unsigned fds)
 	}
 	do {
 		n = sendmsg(sock, &h, MSG_NOSIGNAL);
-	} while (n == -1 && errno == EINTR);
+	} while (n == -1 && (errno == EINTR || (errno == ETOOMANYREFS && wait_for_receivers(&waited))));
 	return n == (ssize_t)len ? 0 : -1;
 }
 

@@ -24,8 +24,9 @@ apply_rule(struct policy_client *out, const uint8_t *data, size_t len)
 		if (n > 0 && p[0] == 'D') {
 			out->deny = 1;
 		} else if (n >= 13 && memcmp(p, "+RELAYCLIENT=", 13) == 0) {
-			if (nul != NULL && str_copy(out->append, sizeof out->append, p + 13) == 0) {
-				out->relay = 1;
+			/* The last one counts, as in an environment; one that is too long for us must not leave half of it. */
+			if (nul != NULL) {
+				out->relay = str_copy(out->append, sizeof out->append, p + 13) == 0;
 			}
 		} else if (n >= 11 && memcmp(p, "+DATABYTES=", 11) == 0) {
 			if (parse_u64(p + 11, n - 11, INT64_MAX, &bytes) == 0) {

@@ -25,6 +25,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/*
+ * Descriptors a process may have. An smtp process: 0-4, see session.c. A warden needs few, but the kernel lets it hand one over only while the
+ * descriptors on their way, of all processes of its user together, are no more than this: one a session, until its smtp process looks.
+ */
+#define SMTP_NOFILE 5
+#define WARDEN_NOFILE (SESSIONS_MAX + 64)
+
 /* A fork whose child is the child of our parent. */
 #define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
 
@@ -100,20 +107,24 @@ static void
 limit(int what, rlim_t n)
 {
 	struct rlimit r = { n, n };
+	int rc;
 
-	if (setrlimit(what, &r) == -1) {
+#ifdef VALGRIND
+	/* It has descriptors of its own above ours, and so lets nobody change the hard limit (make test-valgrind). */
+	if (what == RLIMIT_NOFILE && getrlimit(what, &r) == 0) {
+		r.rlim_cur = n;
+	}
+#endif
+	rc = setrlimit(what, &r);
+	/* Without root it can only be lowered: then to what there is. */
+	if (rc == -1 && errno == EPERM && getrlimit(what, &r) == 0) {
+		r.rlim_cur = r.rlim_max;
+		rc = setrlimit(what, &r);
+	}
+	if (rc == -1) {
 		log_msg(LOG_ERR, "crash", "setrlimit %d: %s", what, strerror(errno));
 		_exit(111);
 	}
-}
-
-/* `n`, or what the system allows when that is less. */
-static rlim_t
-at_most(int what, rlim_t n)
-{
-	struct rlimit r;
-
-	return getrlimit(what, &r) == 0 && r.rlim_max < n ? r.rlim_max : n;
 }
 
 static void
@@ -139,6 +150,9 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
 	int smtp = role != PRIV_WARDEN;
 
+	if (role != PRIV_RESOLVER) {
+		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? SMTP_NOFILE : WARDEN_NOFILE);
+	}
 	if (ids->root) {
 		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);
 	}
@@ -148,25 +162,29 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 		_exit(111);
 	}
 	limit(RLIMIT_CORE, 0);
+	if (role == PRIV_SMTP) {
+		/* Each of its children, and more than any honest session needs: the end of one that ignores all else. */
+		limit(RLIMIT_CPU, TIMEOUT_SESSION);
+	}
 	if (role == PRIV_RESOLVER) {
 		limit(RLIMIT_FSIZE, 0);
 		prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-	} else {
-		/*
-		 * 0-4 are all an smtp process may ever have: see session.c. A warden needs few, but the kernel holds the same limit against
-		 * all descriptors that processes of a user have sent and nobody has received yet (ETOOMANYREFS), and each session may
-		 * have a message file on its way.
-		 */
-		limit(RLIMIT_NOFILE, at_most(RLIMIT_NOFILE, role == PRIV_SMTP ? 5 : 24 + SESSIONS_MAX));
 	}
 }
 
+/* What ends a session's process with its parent. A warden tidies up; an smtp process is not asked. */
+static int
+death_signal(enum priv_role role)
+{
+	return role == PRIV_WARDEN ? SIGTERM : SIGKILL;
+}
+
 void
-priv_session(const char *name, uint64_t fsize, pid_t parent)
+priv_session(enum priv_role role, const char *name, uint64_t fsize, pid_t parent)
 {
 	prctl(PR_SET_NAME, name, 0, 0, 0);
-	/* Nobody outlives main. Set after the ids, which clear it. */
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	/* Set after the ids, which clear it. */
+	prctl(PR_SET_PDEATHSIG, death_signal(role), 0, 0, 0);
 	if (parent != 0 && getppid() != parent) {
 		_exit(111);
 	}
@@ -219,7 +237,7 @@ struct bpf_prog {
 #define FILTER_MODE 2
 #define OFFSET_NR 0
 #define OFFSET_ARCH 4
-#define OFFSET_ARG0 (__BYTE_ORDER == __BIG_ENDIAN ? 20 : 16) /* its low half */
+#define OFFSET_ARG(n) ((__BYTE_ORDER == __BIG_ENDIAN ? 20U : 16U) + 8U * (n)) /* its low half */
 
 /* AUDIT_ARCH_* of linux/audit.h. */
 #if defined(__x86_64__)
@@ -296,6 +314,12 @@ static const int warden_calls[] = {
 	SYS_linkat,
 	SYS_unlinkat,
 	SYS_fsync,
+#ifdef SYS_sync_file_range
+	SYS_sync_file_range,
+#endif
+#ifdef SYS_sync_file_range2
+	SYS_sync_file_range2,
+#endif
 	SYS_lseek,
 	SYS_fchmod,
 	SYS_socket,
@@ -396,7 +420,7 @@ _Static_assert(CALLS_MAX / 2 * 5 <= 255, "the search jumps over half of the rang
 /* One role's program, made once by main, so that a session only has to load it. */
 static struct filter {
 	uint16_t len; /* 0: not made yet */
-	struct bpf_insn insn[4 + 3 * 6 + 5 * CALLS_MAX];
+	struct bpf_insn insn[4 + 8 + 2 * 5 + 5 * CALLS_MAX];
 } filters[PRIV_ROLES];
 
 /* A run of consecutive system call numbers that are allowed. */
@@ -429,14 +453,27 @@ search(struct filter *f, const struct range *r, size_t n)
 	search(f, r + half, n - half);
 }
 
-/* System call `nr` with `a` or `b` as its first argument; anything else in it kills. */
+/* System call `nr` with `a` as its first argument; anything else in it kills. */
 static void
-only(struct filter *f, uint32_t nr, uint32_t a, uint32_t b)
+only(struct filter *f, uint32_t nr, uint32_t a)
 {
-	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 5, nr };
-	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG0 };
-	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, a };
-	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, b };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 4, nr };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG(0) };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, a };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
+}
+
+/* prctl(): a name, or to be ended by `sig`. */
+static void
+only_prctl(struct filter *f, uint32_t sig)
+{
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 7, SYS_prctl };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG(0) };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 3, 0, PR_SET_NAME };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 3, PR_SET_PDEATHSIG };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_ARG(1) };
+	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 0, 1, sig };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_ALLOW };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
 }
@@ -478,9 +515,9 @@ make_filter(struct filter *f, enum priv_role role)
 	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
 	/* The last steps of priv_session(), and the fork before it, which RLIMIT_NPROC then forbids. */
-	only(f, SYS_prctl, PR_SET_NAME, PR_SET_PDEATHSIG);
-	only(f, SYS_prlimit64, 0, 0);
-	only(f, SYS_clone, PRIV_FORK_FLAGS, PRIV_FORK_FLAGS);
+	only_prctl(f, (uint32_t)death_signal(role));
+	only(f, SYS_prlimit64, 0);
+	only(f, SYS_clone, PRIV_FORK_FLAGS);
 	/* What is above the last range is killed, the x32 system calls, which share the token and have bit 30 set, among them. */
 	search(f, r, n);
 }

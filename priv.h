@@ -27,10 +27,10 @@ int priv_lookup(struct priv_ids *ids, const char **missing);
 void priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd);
 /*
  * What each session's process does for itself, with or without the filter: `name` for ps(1) (15 octets), no processes of its own, no file
- * over `fsize` octets (UINT64_MAX = no limit), SIGTERM when its parent ends. When that is no longer `parent` (0: whoever it is), it ends
- * the process.
+ * over `fsize` octets (UINT64_MAX = no limit), an end with its parent. When that is no longer `parent` (0: whoever it is), it ends the
+ * process.
  */
-void priv_session(const char *name, uint64_t fsize, pid_t parent);
+void priv_session(enum priv_role role, const char *name, uint64_t fsize, pid_t parent);
 /* Fork, under the filter, a child of our parent. As fork(), without its care for other threads, of which there are none. */
 pid_t priv_fork(void);
 /* Make the filters, once, so that forked processes need not. priv_filter() does it where nobody has. */

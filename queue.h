@@ -32,8 +32,9 @@ struct spool {
 	const char *host;         /* SPOOL_MAILDIR*: for file names */
 	uid_t uid;                /* goes into the envelope's `u` */
 	unsigned split;           /* SPOOL_QUEUE */
+	int journal;              /* the file system keeps names and blocks in order: see the head of queue.c */
 	int dir;                  /* the spool's directory, or -1: the current one */
-	int fd;                   /* message file, -1 = none */
+	int fd;                   /* message file, -1 = none; for reading once it is lent */
 	uint64_t id;              /* its number */
 	int made_intd, made_todo; /* these names are ours to remove */
 	off_t head;               /* Maildir: octets that are this recipient's own */
@@ -64,6 +65,13 @@ int spool_room(const struct spool *s, uint64_t size);
 int spool_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now);
 
 /*
+ * Let somebody else write the message: a descriptor for appending, the caller's to pass on and close. s->fd is then one for reading. -1 with
+ * errno. spool_returned(): has everybody closed it who could write? 0 is a certain no; where the file system cannot tell, it is 1.
+ */
+int spool_lend(struct spool *s);
+int spool_returned(const struct spool *s);
+
+/*
  * Make message and envelope durable, directory entries too, and hand them to the reader (queue: link into todo/, pull the
  * trigger; Maildir: link into new/). Closes s->fd. 0: everything is on disk. -1 with errno: nothing is left behind.
  */
@@ -72,13 +80,17 @@ int spool_commit(struct spool *s, const struct envelope *e);
 /* Remove the message that was begun, if any. Keeps errno. */
 void spool_abort(struct spool *s);
 
-/* For queue.c and maildir.c: the two families behind the functions above. */
+/* For queue.c and maildir.c: the two families behind the functions above. *_name(): the file of a message that is being written. */
 int queue_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now);
+const char *queue_name(const struct spool *s, char *name, size_t size);
 int queue_commit(struct spool *s, const struct envelope *e);
 void queue_remove(struct spool *s);
 int maildir_begin(struct spool *s, const struct envelope *e, struct buf *head, int64_t now);
+const char *maildir_name(const struct spool *s, char *name, size_t size);
 int maildir_commit(struct spool *s, const struct envelope *e);
 void maildir_remove(struct spool *s);
+/* Make what was written to `fd` such that a name may be given to it: durable, or as durable as that name will be. 0 or -1 with errno. */
+int spool_before_link(const struct spool *s, int fd);
 /* fsync a directory by name. 0 or -1 with errno. */
 int spool_sync_dir(const char *path);
 

@@ -28,6 +28,8 @@
 #define MESSAGE_AUTHENTICATOR 80
 #define RETRY_MAX_MS 16000 /* MRT, RFC 5080 2.2.1 */
 #define ATTRIBUTES_MAX 64
+#define TELL_MS 10000 /* log lines about a server's trouble, of all sessions: so many in this time */
+#define TELL_LINES 10
 
 /* radcli's handle, and a warden's own copy of it after the fork; config.c, which would fill it from files, is left out. */
 static rc_handle handle;
@@ -40,7 +42,8 @@ struct transport {
 	int ready; /* what radcli polls: always readable */
 	int64_t deadline;
 	struct radius_answer *a;
-	int wrong_secret, not_signed;
+	int wrong_secret, not_signed, refused;
+	int service; /* of the good reply, see service_type() */
 	size_t request_len, reply_len;
 	uint8_t request[RADIUS_PACKET_MAX];
 	uint8_t reply[RADIUS_PACKET_MAX];
@@ -137,7 +140,44 @@ attributes_ok(uint8_t *p, size_t len, uint8_t **ma)
 	return 1;
 }
 
-/* Keep the attributes we know, drop the rest (RFC 2865 5: unknown ones are ignored), and sign what is left for radcli. */
+static int
+service_known(int service)
+{
+	return service >= 1 && service <= 17;
+}
+
+/*
+ * The Service-Type of a reply: -1 none, 0 one that says nothing (RFC 2865 5.6: a number of four octets). Of several the worst counts, wherever
+ * it stands: one that is not known, or else one that is not ours.
+ */
+static int
+service_type(const uint8_t *p, size_t len)
+{
+	int found = -1;
+
+	for (size_t i = HEADER; i < len; i += p[i + 1]) {
+		uint32_t v = 0;
+
+		if (p[i] != PW_SERVICE_TYPE) {
+			continue;
+		}
+		if (p[i + 1] == 6) {
+			v = (uint32_t)p[i + 2] << 24 | (uint32_t)p[i + 3] << 16 | (uint32_t)p[i + 4] << 8 | p[i + 5];
+		}
+		if (v > INT32_MAX) {
+			v = INT32_MAX;
+		}
+		if (found == -1 || found == RADIUS_SERVICE_TYPE || (service_known(found) && !service_known((int)v))) {
+			found = (int)v;
+		}
+	}
+	return found;
+}
+
+/*
+ * Keep the texts we know, drop the rest (RFC 2865 5: unknown attributes are ignored), and sign what is left for radcli, which takes a stack
+ * frame for each.
+ */
 static size_t
 strip(uint8_t *p, size_t len, const uint8_t *request, const char *secret)
 {
@@ -146,11 +186,10 @@ strip(uint8_t *p, size_t len, const uint8_t *request, const char *secret)
 
 	for (size_t i = HEADER; i < len;) {
 		size_t l = p[i + 1];
-		int service = p[i] == PW_SERVICE_TYPE;
 		int text = p[i] == PW_USER_NAME || p[i] == PW_REPLY_MESSAGE || p[i] == PW_CLASS;
 
-		/* An empty text is none; an empty Service-Type stays, to be found wrong. */
-		if ((service || (text && l > 2)) && n < ATTRIBUTES_MAX) {
+		/* An empty text is none. */
+		if (text && l > 2 && n < ATTRIBUTES_MAX) {
 			memmove(p + out, p + i, l);
 			out += l;
 			n++;
@@ -163,7 +202,7 @@ strip(uint8_t *p, size_t len, const uint8_t *request, const char *secret)
 }
 
 enum radius_trouble
-radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok)
+radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok, int *service)
 {
 	uint8_t mac[16], sent_auth[16], sent_mac[16];
 	uint8_t *ma;
@@ -199,13 +238,17 @@ radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secre
 			return RADIUS_WRONG_SECRET;
 		}
 	}
+	*service = service_type(p, l);
 	*len = strip(p, l, request, secret);
 	return RADIUS_OK;
 }
 
 /* ---- the exchange ---- */
 
-/* Wait until `until` for a good reply. 1 got it, 0 time is up, -1 network trouble (a->error). */
+/*
+ * Wait until `until` for a good reply. 1 got it, 0 time is up. An error from the network, as a rule "nobody listens there", may be forged as
+ * well as a reply: it does not end the wait either.
+ */
 static int
 await_reply(struct transport *t, int64_t until)
 {
@@ -225,11 +268,13 @@ await_reply(struct transport *t, int64_t until)
 			if (errno == EINTR || errno == EAGAIN) {
 				continue;
 			}
-			t->a->error = errno; /* as a rule ECONNREFUSED: nobody listens there */
-			return -1;
+			t->a->error = errno;
+			t->refused = 1;
+			continue;
 		}
 		t->reply_len = (size_t)n;
-		switch (radius_verify(t->reply, &t->reply_len, t->request, t->secret, t->server->unsigned_ok)) {
+		switch (radius_verify(
+		    t->reply, &t->reply_len, t->request, t->secret, t->server->unsigned_ok, &t->service)) {
 		case RADIUS_OK:
 			return 1;
 		case RADIUS_WRONG_SECRET:
@@ -245,17 +290,33 @@ await_reply(struct transport *t, int64_t until)
 	}
 }
 
-/* Send, wait, repeat with doubled and jittered waits (RFC 5080 2.2.1). 0 when t->reply is good, else -1 and a->trouble. */
+/* Send the request. An error of the packet before, which the kernel tells now, is none of this one's. */
+static int
+send_request(struct transport *t)
+{
+	for (int i = 0; i < 2; i++) {
+		if (send(t->fd, t->request, t->request_len, MSG_NOSIGNAL) != -1) {
+			t->a->sent++;
+			return 0;
+		}
+		t->a->error = errno;
+	}
+	return -1;
+}
+
+/*
+ * Send, wait, repeat with doubled and jittered waits (RFC 5080 2.2.1). 0 when t->reply is good, else -1 and a->trouble. A server that is said
+ * not to be there is not asked again.
+ */
 static int
 exchange(struct transport *t)
 {
 	int64_t wait = t->server->timeout * INT64_C(1000);
 	uint8_t jitter;
 
-	for (int i = 0; i <= t->server->retries; i++) {
+	for (int i = 0; i <= t->server->retries && !t->refused; i++) {
 		int64_t now = mono_ms();
 		int64_t until;
-		int r;
 
 		random_bytes(&jitter, sizeof jitter);
 		until = now + wait + wait * (jitter - 128) / 1280;
@@ -263,23 +324,19 @@ exchange(struct transport *t)
 			break;
 		}
 		until = until > t->deadline ? t->deadline : until;
-		if (send(t->fd, t->request, t->request_len, MSG_NOSIGNAL) == -1) {
-			t->a->error = errno;
-			t->a->trouble = RADIUS_NETWORK;
-			return -1;
+		if (send_request(t) == -1) {
+			t->refused = 1;
+			break;
 		}
-		t->a->sent++;
-		r = await_reply(t, until);
-		if (r == 1) {
+		if (await_reply(t, until)) {
 			return 0;
-		}
-		if (r == -1) {
-			t->a->trouble = RADIUS_NETWORK;
-			return -1;
 		}
 		wait = wait * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : wait * 2;
 	}
-	t->a->trouble = t->wrong_secret ? RADIUS_WRONG_SECRET : t->not_signed ? RADIUS_UNSIGNED : RADIUS_NO_ANSWER;
+	t->a->trouble = t->refused ? RADIUS_NETWORK
+	    : t->wrong_secret      ? RADIUS_WRONG_SECRET
+	    : t->not_signed        ? RADIUS_UNSIGNED
+				   : RADIUS_NO_ANSWER;
 	return -1;
 }
 
@@ -411,31 +468,17 @@ static void __attribute__((noinline)) wipe_stack(int depth)
 	explicit_bzero(dead, 1); /* no tail call: each level keeps its frame */
 }
 
-/*
- * An accept must be for the service we asked for (RFC 2865 5.6; unknown values are a reject). Read from the packet, not from radcli's list
- * of it, which is empty when memory runs out.
- */
+/* An accept must be for the service we asked for (RFC 2865 5.6; unknown values are a reject). */
 static void
-check_service(struct radius_answer *a, const uint8_t *p, size_t len)
+check_service(struct radius_answer *a, int service)
 {
-	for (size_t i = HEADER; i < len; i += p[i + 1]) {
-		uint32_t v = 0;
-
-		if (p[i] != PW_SERVICE_TYPE) {
-			continue;
-		}
-		if (p[i + 1] == 6) {
-			v = (uint32_t)p[i + 2] << 24 | (uint32_t)p[i + 3] << 16 | (uint32_t)p[i + 4] << 8 | p[i + 5];
-		}
-		a->service = v > INT32_MAX ? INT32_MAX : (int)v;
-		if (v < 1 || v > 17) {
-			a->why = "the server's Service-Type is not known";
-		} else if (RADIUS_SERVICE_CHECK > 0 && v != RADIUS_SERVICE_TYPE) {
-			a->why = "the account is for another Service-Type";
-		}
-	}
-	if (RADIUS_SERVICE_CHECK == 2 && a->service == -1) {
-		a->why = "the server sent no Service-Type";
+	a->service = service;
+	if (service == -1) {
+		a->why = RADIUS_SERVICE_CHECK == 2 ? "the server sent no Service-Type" : NULL;
+	} else if (!service_known(service)) {
+		a->why = "the server's Service-Type is not known";
+	} else if (RADIUS_SERVICE_CHECK > 0 && service != RADIUS_SERVICE_TYPE) {
+		a->why = "the account is for another Service-Type";
 	}
 	if (a->why != NULL) {
 		a->result = RADIUS_REJECT;
@@ -495,7 +538,7 @@ ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answ
 	switch (r) {
 	case OK_RC:
 		a->result = RADIUS_ACCEPT;
-		check_service(a, t->reply, t->reply_len);
+		check_service(a, t->service);
 		break;
 	case REJECT_RC:
 		a->result = RADIUS_REJECT;
@@ -571,8 +614,33 @@ radius_trouble_text(enum radius_trouble t)
 	return "";
 }
 
+/*
+ * Anybody can try logins, and servers may be down for days: the log gets so many lines about each server in a while, and the number of those
+ * left out.
+ */
+static int
+may_tell(struct share *sh, unsigned i, uint32_t *untold)
+{
+	struct share_radius *r = &sh->radius[i];
+	int64_t now = mono_ms();
+	int yes;
+
+	share_lock(SHARE_RADIUS);
+	if (now - r->told >= TELL_MS) {
+		r->told = now;
+		r->lines = 0;
+	}
+	yes = r->lines < TELL_LINES;
+	*untold = r->untold;
+	r->lines += (uint32_t)yes;
+	r->untold = yes ? 0 : r->untold + 1;
+	share_unlock(SHARE_RADIUS);
+	return yes;
+}
+
 static void
-log_trouble(const struct radius_conf *rc, unsigned i, const struct radius_query *q, const struct radius_answer *a)
+log_trouble(const struct radius_conf *rc, struct share *sh, unsigned i, const struct radius_query *q,
+    const struct radius_answer *a)
 {
 	static const char *const words[] = {
 		[RADIUS_NO_ANSWER] = "no-answer",
@@ -582,13 +650,20 @@ log_trouble(const struct radius_conf *rc, unsigned i, const struct radius_query 
 		[RADIUS_NETWORK] = "network",
 	};
 	struct log_line l;
+	uint32_t untold;
 
+	if (!may_tell(sh, i, &untold)) {
+		return;
+	}
 	log_begin(&l, LOG_WARNING, "radius");
 	log_str(&l, "sid", q->session);
 	log_fmt(&l, "server", "%s:%u", rc->server[i].name, rc->server[i].port);
 	log_str(&l, "trouble", words[a->trouble]);
 	log_num(&l, "sent", a->sent);
 	log_num(&l, "dropped", a->dropped);
+	if (untold > 0) {
+		log_num(&l, "untold", untold);
+	}
 	if (a->trouble == RADIUS_NETWORK) {
 		log_text(&l, "error", strerror(a->error));
 	}
@@ -618,15 +693,22 @@ order_servers(const struct radius_conf *rc, const struct share *sh, unsigned *or
 	return n;
 }
 
+/*
+ * Remember what came of a request that was sent at `asked`. One that brought no answer says nothing of a server that has answered others
+ * meanwhile: a stranger can choose what a server is silent about, with a name whose realm's server is down.
+ */
 static void
-mark(struct share *sh, uint32_t generation, unsigned i, int alive)
+mark(struct share *sh, uint32_t generation, unsigned i, int64_t asked, int alive)
 {
+	struct share_radius *r = &sh->radius[i];
+
 	share_lock(SHARE_RADIUS);
-	if (sh->radius_generation == generation) {
-		sh->radius[i].dead_until = alive ? 0 : mono_ms() + RADIUS_DEAD_SECONDS * INT64_C(1000);
-		if (alive) {
-			atomic_store(&sh->radius_good, i);
-		}
+	if (sh->radius_generation == generation && alive) {
+		r->dead_until = 0;
+		r->answered = mono_ms();
+		atomic_store(&sh->radius_good, i);
+	} else if (sh->radius_generation == generation && r->answered < asked) {
+		r->dead_until = mono_ms() + RADIUS_DEAD_SECONDS * INT64_C(1000);
 	}
 	share_unlock(SHARE_RADIUS);
 }
@@ -679,11 +761,11 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 			ask_server(rc, i, s->radius[i], &addr, now + (end - now) / (rc->servers - k), q, a);
 		}
 		if (a->result == RADIUS_LATER) {
-			log_trouble(rc, i, q, a);
-			mark(sh, generation, i, 0);
+			log_trouble(rc, sh, i, q, a);
+			mark(sh, generation, i, now, 0);
 		} else {
 			a->server = (int)i;
-			mark(sh, generation, i, 1);
+			mark(sh, generation, i, now, 1);
 		}
 	}
 	a->ms = mono_ms() - start;

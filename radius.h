@@ -73,8 +73,9 @@ void radius_set_addresses(struct share *sh, uint32_t generation, const struct ra
 const char *radius_trouble_text(enum radius_trouble t);
 
 /* Check a reply in p[0..len) as the transport does: `request` is the packet that was sent (its id and Request Authenticator
- * are used). RADIUS_OK and *len cut to what radcli may see; otherwise why it is dropped (RADIUS_NO_ANSWER: not even well
- * formed, or not ours). For tests and fuzzing too. */
-enum radius_trouble radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok);
+ * are used). RADIUS_OK, *len cut to what radcli may see, and *service is the Service-Type (-1 none, 0 one that says nothing; of several one
+ * that is not ours); otherwise why it is dropped (RADIUS_NO_ANSWER: not even well formed, or not ours). For tests and fuzzing too. */
+enum radius_trouble radius_verify(
+    uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok, int *service);
 
 #endif

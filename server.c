@@ -47,6 +47,7 @@ static struct server {
 	unsigned unheard;     /* listen lines without a socket */
 	int64_t reexec_after; /* no re-execution before */
 	int crashed;          /* a child died by a signal: re-execute */
+	int lingering;        /* an smtp process without a warden is about to end */
 	int64_t pause_until;  /* out of descriptors or processes: leave the listeners alone */
 	int64_t log_second;
 	unsigned log_lines, log_lost; /* lines about refused connections in this second */
@@ -66,10 +67,17 @@ slot_used(const struct share_slot *s)
 	return atomic_load(&s->warden) != 0 || atomic_load(&s->smtp) != 0;
 }
 
+/* A guest: not logged in, and not on its way out either, by force if it must be (see end_evicted()). */
+static int
+is_guest(const struct share_slot *s)
+{
+	return slot_used(s) && !atomic_load(&s->loggedin) && s->evicted == 0;
+}
+
 struct census {
-	unsigned prelogin, addr, addr_prelogin;
+	unsigned guests, addr, addr_prelogin, spare;
 	int free;   /* index of a free slot, -1 = none */
-	int oldest; /* longest without a login and old enough to be sent away, -1 = none */
+	int oldest; /* the guest who has waited longest, and long enough to be sent away, -1 = none */
 };
 
 static void
@@ -85,22 +93,50 @@ take_census(struct census *c, const struct addr *client)
 
 		if (!slot_used(s)) {
 			c->free = c->free == -1 ? i : c->free;
+			c->spare++;
 			continue;
 		}
 		same = addr_same_client(client, &s->client);
 		c->addr += (unsigned)same;
-		if (atomic_load(&s->loggedin)) {
+		c->addr_prelogin += (unsigned)(same && !atomic_load(&s->loggedin));
+		if (!is_guest(s)) {
 			continue;
 		}
-		c->addr_prelogin += (unsigned)same;
-		if (s->evicted != 0) {
-			continue; /* on its way out, by force if it must be: see end_evicted() */
-		}
-		c->prelogin++;
+		c->guests++;
 		if (s->start < limit && (c->oldest == -1 || s->start < slots()[c->oldest].start)) {
 			c->oldest = i;
 		}
 	}
+}
+
+/*
+ * Of the networks that have more guests than the client's own, take the one that has most, and of those the one who has waited longest; -1 when
+ * there is none. Who holds all places, with many addresses or many connections, then cannot keep out somebody from elsewhere. A network is
+ * a /24, or a /48 of IPv6: so much one attacker easily has. Two that fall into one bucket are taken for one, which does little harm.
+ */
+static int
+crowding_guest(const struct addr *client)
+{
+	uint16_t held[512] = { 0 };
+	uint16_t own, most;
+	int found = -1;
+
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		if (is_guest(&slots()[i])) {
+			held[addr_network(&slots()[i].client) % 512]++;
+		}
+	}
+	most = own = held[addr_network(client) % 512];
+	for (int i = 0; i < SESSIONS_MAX; i++) {
+		const struct share_slot *s = &slots()[i];
+		uint16_t n = is_guest(s) ? held[addr_network(&s->client) % 512] : 0;
+
+		if (n > most || (n == most && n > own && s->start < slots()[found].start)) {
+			most = n;
+			found = i;
+		}
+	}
+	return found;
 }
 
 /* The parent of a process, from /proc; -1 when it cannot be told. */
@@ -337,23 +373,26 @@ refuse(int fd, enum profile p, const struct addr *client, const char *why)
 	close(fd);
 }
 
-/* Somebody who has long been silent makes room. 0, or -1 when there is nobody. */
+/* A guest makes room for a client. 0, or -1 when there is none who must. */
 static int
-evict(const struct census *c)
+evict(const struct census *c, const struct addr *client)
 {
-	if (c->oldest == -1) {
+	int i = crowding_guest(client);
+
+	i = i == -1 ? c->oldest : i;
+	if (i == -1) {
 		return -1;
 	}
-	slots()[c->oldest].evicted = mono_ms();
-	signal_smtp(&slots()[c->oldest], SIGTERM);
+	slots()[i].evicted = mono_ms();
+	signal_smtp(&slots()[i], SIGTERM);
 	return 0;
 }
 
-/* Those who were told to go and did not are ended. */
+/* Those who were told to go `seconds` ago and did not are ended. */
 static void
-end_evicted(void)
+end_evicted(int seconds)
 {
-	int64_t limit = mono_ms() - PRELOGIN_EVICT_SECONDS * INT64_C(1000);
+	int64_t limit = mono_ms() - seconds * INT64_C(1000);
 
 	for (int i = 0; i < SESSIONS_MAX; i++) {
 		const struct share_slot *s = &slots()[i];
@@ -379,13 +418,16 @@ find_room(const struct addr *client, const char **why)
 	if (c.addr_prelogin >= PRELOGIN_PER_ADDR) {
 		return -1;
 	}
+	if (c.spare <= SESSIONS_MAX / 16) {
+		end_evicted(0); /* no time for those who take theirs */
+	}
 	*why = "sessions-total";
 	if (c.free == -1) {
-		evict(&c); /* for the next one */
+		evict(&c, client); /* for the next one */
 		return -1;
 	}
 	*why = "prelogin-total";
-	if (c.prelogin >= PRELOGIN_MAX && evict(&c) == -1) {
+	if (c.guests >= PRELOGIN_MAX && evict(&c, client) == -1) {
 		return -1;
 	}
 	return c.free;
@@ -493,8 +535,8 @@ reap_children(void)
 	pid_t pid;
 	int status;
 
-	got_child = 0;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+	got_child = server.lingering = 0;
+	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
 		if (pid == server.resolver) {
 			resolver_done(status);
 			continue;
@@ -514,6 +556,9 @@ reap_children(void)
 				break;
 			}
 		}
+	}
+	for (int i = 0; i < SESSIONS_MAX && !server.lingering; i++) {
+		server.lingering = atomic_load(&slots()[i].warden) == 0 && atomic_load(&slots()[i].smtp) != 0;
 	}
 }
 
@@ -680,6 +725,9 @@ wait_for_event(struct pollfd *p, unsigned n)
 		until = server.pause_until;
 		n = 0;
 	}
+	if (server.lingering && until > now + 50) {
+		until = now + 50;
+	}
 	if (until <= now) {
 		until = now + 1;
 	}
@@ -709,7 +757,7 @@ serve_loop(void)
 		if (log_reopen()) {
 			renew_nurseries();
 		}
-		if (got_child) {
+		if (got_child || server.lingering) {
 			reap_children();
 		}
 		if (got_hup) {
@@ -730,7 +778,7 @@ serve_loop(void)
 		if (server.listen_at <= mono_ms()) {
 			open_listeners();
 		}
-		end_evicted();
+		end_evicted(PRELOGIN_EVICT_SECONDS);
 		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000), SIGTERM);
 		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 150) * INT64_C(1000), SIGKILL);
 		if (server.crashed && !got_term && mono_ms() >= server.reexec_after) {

@@ -95,7 +95,8 @@ session_smtp(const struct house *h, const struct session *se)
 
 	session_info(&info, h->config, se);
 	str_fmt(name, sizeof name, "stile-smtp %d", se->slot);
-	priv_session(name, info.databytes == 0 ? UINT64_MAX : info.databytes + spool_head_max(&h->spool), h->parent);
+	priv_session(
+	    PRIV_SMTP, name, info.databytes == 0 ? UINT64_MAX : info.databytes + spool_head_max(&h->spool), h->parent);
 	conn_init(&conn, 0, 1, h->parent != 0); /* main's are, and who knows what inetd gives us */
 	smtp_prepare(&info, &conn, &h->config->chain, 3);
 	smtp_run();
@@ -169,11 +170,15 @@ serve(struct warden *w)
 	while (!warden_stop) {
 		/* No deadline here: main ends sessions that last too long, and under inetd an alarm does. */
 		long n = msg_recv(w->sock, m, sizeof m, NULL, -1);
+		int rc = n > 0 ? warden_dispatch(w, m, (size_t)n) : 0;
 
 		if (n == 0 || (n == -1 && errno == ECONNRESET)) {
 			return warden_stop ? WARDEN_FAILED : WARDEN_DONE;
 		}
-		if (n == -1 || warden_dispatch(w, m, (size_t)n) == -1) {
+		if (rc == 1) {
+			return WARDEN_FAILED;
+		}
+		if (n == -1 || rc == -1) {
 			uint32_t type = 0;
 
 			if (warden_stop) {
@@ -239,7 +244,7 @@ session_warden(const struct house *h, struct session *se, int sock)
 	int rc;
 
 	str_fmt(name, sizeof name, "stile-ward %d", se->slot);
-	priv_session(name, UINT64_MAX, h->parent);
+	priv_session(PRIV_WARDEN, name, UINT64_MAX, h->parent);
 	rc = run(w, sock);
 	log_close_session(w);
 	_exit(rc);
@@ -285,6 +290,9 @@ session_inetd(const struct house *h, struct session *se)
 			_exit(WARDEN_FAILED);
 		}
 		close(4);
+		/* The warden may not signal it, nor the kernel for the warden, since its user is another one. The filter keeps this set. */
+		handle(SIGALRM, SIG_DFL);
+		alarm(TIMEOUT_SESSION + 60);
 		priv_filter(PRIV_SMTP);
 		session_smtp(h, se);
 	}
@@ -296,7 +304,7 @@ session_inetd(const struct house *h, struct session *se)
 	close(0);
 	close(1);
 	session_warden_place(h);
-	priv_session("stile-ward", UINT64_MAX, 0);
+	priv_session(PRIV_WARDEN, "stile-ward", UINT64_MAX, 0);
 	handle(SIGALRM, on_term);
 	alarm(TIMEOUT_SESSION + 60);
 	priv_filter(PRIV_WARDEN);

@@ -28,8 +28,11 @@ struct share_penalty {
 };
 
 struct share_radius {
-	int64_t dead_until; /* asked last until then */
-	struct addr addr;   /* where the name points; all zero = not known yet */
+	int64_t dead_until;     /* asked last until then */
+	int64_t answered;       /* when it last did */
+	int64_t told;           /* when the log began to get `lines` about it */
+	uint32_t lines, untold; /* since then; left out since the last one */
+	struct addr addr;       /* where the name points; all zero = not known yet */
 };
 
 struct share_tls {

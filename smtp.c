@@ -44,7 +44,6 @@ smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why, int64_t numbe
 	struct conn *c = s->c;
 
 	smtp_settle(s);
-	smtp_note(s, why, number);
 	c->busy = 1;
 	if (c->deadline < mono_ms() + 5000) {
 		c->deadline = mono_ms() + 5000;
@@ -55,8 +54,11 @@ smtp_bye(struct smtp_session *s, enum reply r, enum note_kind why, int64_t numbe
 	}
 	conn_close(c, 5000);
 	if (why != NOTE_EOF) {
-		conn_linger(c, 1000);
+		/* Who is sent away to make room must not hold it. */
+		conn_linger(c, why == NOTE_SHUTDOWN ? 100 : 1000);
 	}
+	/* Last, so that the warden wakes up once for it and for our end. */
+	smtp_note(s, why, number);
 	_exit(0);
 }
 
@@ -575,13 +577,13 @@ static const struct command {
 	unsigned phases; /* where it is allowed */
 	enum reply elsewhere;
 	enum reply (*act)(struct smtp_session *s, char *arg);
-	int batched; /* may be put to the warden with what came before */
+	unsigned behind; /* how many requests may wait in the batch when it comes; with more, they are settled first */
 } commands[] = {
 	{ "EHLO", PH_ANY, R_NONE, do_ehlo, 0 },
 	{ "HELO", PH_ANY, R_NONE, do_helo, 0 },
 	{ "MAIL", PH_READY, R_NESTED_MAIL, do_mail, 0 },
-	{ "RCPT", PH_MAIL | PH_RCPT, R_MAIL_FIRST, do_rcpt, 1 },
-	{ "DATA", PH_RCPT, R_RCPT_FIRST, smtp_do_data, 1 },
+	{ "RCPT", PH_MAIL | PH_RCPT, R_MAIL_FIRST, do_rcpt, BATCH_MAX - 2 }, /* room for DATA is kept */
+	{ "DATA", PH_RCPT, R_RCPT_FIRST, smtp_do_data, BATCH_MAX - 1 },
 	{ "BDAT", PH_ANY, R_NONE, smtp_do_bdat, 0 }, /* its octets must be read even where it is not allowed */
 	{ "RSET", PH_ANY, R_NONE, do_rset, 0 },
 	{ "NOOP", PH_ANY, R_NONE, do_noop, 0 },
@@ -610,6 +612,26 @@ out_of_phase(const struct smtp_session *s, const struct command *cmd)
 	return cmd->elsewhere;
 }
 
+/* What a client says in one breath means what it would mean line by line: a phase that hangs on what the warden says to a batch is
+ * asked for before anything is answered. */
+static enum reply
+obey(struct smtp_session *s, const struct command *cmd, char *arg)
+{
+	enum reply r = R_NONE;
+
+	if (s->batch_count > cmd->behind || ((unsigned)s->phase & cmd->phases) == 0) {
+		smtp_settle(s);
+	}
+	if (((unsigned)s->phase & cmd->phases) != 0) {
+		r = cmd->act(s, arg);
+		if (r == R_NONE || s->batch_count == 0) {
+			return r;
+		}
+		smtp_settle(s);
+	}
+	return ((unsigned)s->phase & cmd->phases) != 0 ? r : out_of_phase(s, cmd);
+}
+
 static enum reply
 one_command(struct smtp_session *s)
 {
@@ -625,10 +647,7 @@ one_command(struct smtp_session *s)
 		const struct command *cmd = &commands[i];
 
 		if (strlen(cmd->name) == len && ascii_casecmp(s->line, cmd->name, len) == 0) {
-			if (!cmd->batched) {
-				smtp_settle(s);
-			}
-			return ((unsigned)s->phase & cmd->phases) != 0 ? cmd->act(s, arg) : out_of_phase(s, cmd);
+			return obey(s, cmd, arg);
 		}
 	}
 	return R_UNKNOWN;
@@ -665,11 +684,8 @@ smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_cha
 	c->watch = sock;
 	s->file = -1;
 	s->phase = PH_START;
-	if (info->tls_ready) {
-		if (c->chain != chain) {
-			smtp_setup_tls(c, chain);
-		}
-		conn_seed_tls(c);
+	if (info->tls_ready && c->chain != chain) {
+		smtp_setup_tls(c, chain);
 	}
 }
 

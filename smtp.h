@@ -23,8 +23,7 @@ struct smtp_info {
 /* What of a session's TLS engine can be made before it is known: main does it, and forks. */
 void smtp_setup_tls(struct conn *c, const struct cert_chain *chain);
 /*
- * Set the session up: TLS engine seeded, nothing sent. `sock` leads to the warden. Before priv_filter(), since seeding may need calls the
- * filter forbids.
+ * Set the session up; nothing is sent. `sock` leads to the warden.
  */
 void smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_chain *chain, int sock);
 /* Serve the client to the end, without privileges and under the filter. Ends the process. */

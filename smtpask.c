@@ -59,8 +59,8 @@ smtp_reply_of(enum verdict v, enum reply ok, int sender)
 
 /* ---- the batch ---- */
 
-static void
-put(struct smtp_session *s, const void *m, size_t len)
+void
+smtp_put(struct smtp_session *s, const void *m, size_t len)
 {
 	if (s->batch_count == 0) {
 		s->settled = s->phase;
@@ -68,15 +68,6 @@ put(struct smtp_session *s, const void *m, size_t len)
 	memcpy(s->batch + s->batch_len, m, len);
 	s->batch_len += len;
 	s->batch_count++;
-}
-
-void
-smtp_put(struct smtp_session *s, const void *m, size_t len)
-{
-	if (s->batch_count == BATCH_MAX - 1) {
-		smtp_settle(s); /* room for DATA is kept */
-	}
-	put(s, m, len);
 }
 
 /* Say what the warden decided about the requests of a batch, in their order; returns the verdict on DATA, if that was the last. */
@@ -126,6 +117,6 @@ smtp_settle(struct smtp_session *s)
 enum verdict
 smtp_settle_data(struct smtp_session *s, const struct msg_data *m)
 {
-	put(s, m, sizeof *m);
+	smtp_put(s, m, sizeof *m);
 	return settle(s, &s->file);
 }

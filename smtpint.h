@@ -56,8 +56,8 @@ _Noreturn void smtp_lost(struct smtp_session *s, enum conn_status st);
 void smtp_ask(struct smtp_session *s, const void *m, size_t len, void *answer, size_t answer_len, int *fd);
 enum verdict smtp_ask_verdict(struct smtp_session *s, const void *m, size_t len);
 /*
- * Put a MAIL or RCPT request into the batch. s->phase is then what it will be if the warden says yes. A client that pipelines costs one
- * exchange with the warden in this way instead of one for each command.
+ * Put a request into the batch; that there is room the table of commands sees to. s->phase is then what it will be if the warden says yes.
+ * A client that pipelines costs one exchange with the warden in this way instead of one for each command.
  */
 void smtp_put(struct smtp_session *s, const void *m, size_t len);
 /* Put the batch to the warden, and say its replies; s->phase is true again. Does nothing with an empty one. */

@@ -188,13 +188,16 @@ choose_hash(const struct cert_chain *chain, uint32_t client)
 static int
 policy_choose(const br_ssl_server_policy_class **pctx, const br_ssl_server_context *cc, br_ssl_server_choices *choices)
 {
-	const struct cert_chain *chain = conn_of_policy(pctx)->chain;
+	struct conn *c = conn_of_policy(pctx);
+	const struct cert_chain *chain = c->chain;
 	int ec = chain->key_type == BR_KEYTYPE_EC;
 	uint32_t hashes = br_ssl_server_get_client_hashes(cc);
 	unsigned hash = choose_hash(chain, ec ? hashes >> 8 : hashes);
 	const br_suite_translated *st;
 	size_t n;
 
+	/* A full handshake, even if the cache had the session: the client may not offer its suite any more. */
+	c->resumed = 0;
 	/* The engine keeps only the curves it can do ECDHE on, so this says nothing about P-384 certificates. */
 	if (hash == 0 ||
 	    (ec && chain->curve == BR_EC_secp256r1 && (br_ssl_server_get_client_curves(cc) >> chain->curve & 1) == 0)) {
@@ -315,8 +318,9 @@ conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_
 	br_ssl_server_set_cache(&c->sc, &c->cache);
 }
 
-void
-conn_seed_tls(struct conn *c)
+/* Seed the engine: in each process anew. */
+static void
+seed_engine(struct conn *c)
 {
 	br_ssl_engine_context *eng = &c->sc.eng;
 	uint8_t seed[32];
@@ -336,6 +340,7 @@ conn_start_tls(struct conn *c, int timeout_ms)
 	if (st != CONN_OK) {
 		return st;
 	}
+	seed_engine(c);
 	br_ssl_engine_set_buffers_bidi(&c->sc.eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
 	if (!br_ssl_server_reset(&c->sc)) {
 		c->tls_error = br_ssl_engine_last_error(&c->sc.eng);

@@ -33,7 +33,7 @@ enum conn_status {
 
 struct conn {
 	int rfd, wfd;
-	int watch; /* ends the wait when its other end closes: the warden is gone; -1 = none */
+	int watch;    /* ends the wait when its other end closes: the warden is gone; -1 = none */
 	int nonblock; /* reading and writing may be tried without waiting first */
 	int eager;    /* the next read may be */
 	int tls;      /* established */
@@ -65,9 +65,7 @@ void conn_init(struct conn *c, int rfd, int wfd, int nonblock);
  * machine each such question costs as much as a fork. Only the addresses of `chain` and `w` are kept.
  */
 void conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w);
-/* Seed it: in each process anew, before that gives up its privileges. */
-void conn_seed_tls(struct conn *c);
-/* Handshake. Any plain input still buffered is the caller's to refuse first. */
+/* Seed the engine, and shake hands. Any plain input still buffered is the caller's to refuse first. */
 enum conn_status conn_start_tls(struct conn *c, int timeout_ms);
 
 /*

@@ -66,11 +66,14 @@ log_refusal(struct warden *w, const char *at, enum verdict v, const char *addr)
 }
 
 static void
-log_spool_error(const struct warden *w, const char *doing)
+log_spool_error(struct warden *w, const char *doing)
 {
 	struct log_line l;
 	int saved = errno;
 
+	if (++w->troubles > NOTES_MAX) {
+		return;
+	}
 	warden_event(&l, w, LOG_ERR, "spool");
 	log_text(&l, "msg", doing);
 	log_text(&l, "error", strerror(saved));
@@ -480,7 +483,7 @@ on_data(struct warden *w, union msg_any *any)
 	struct buf head;
 	int64_t now = time(NULL);
 	enum verdict v = V_OK;
-	int rc;
+	int fd = -1;
 
 	if (any->data.helo_len >= sizeof any->data.helo) {
 		return -1;
@@ -497,7 +500,7 @@ on_data(struct warden *w, union msg_any *any)
 		log_spool_error(w, "cannot make a message file");
 	} else {
 		add_trace(&head, w, any->data.helo, any->data.helo_len, now);
-		if (head.full || write_all(w->spool.fd, head.p, head.len) == -1) {
+		if (head.full || write_all(w->spool.fd, head.p, head.len) == -1 || (fd = spool_lend(&w->spool)) == -1) {
 			v = verdict_of_errno(errno);
 			log_spool_error(w, "cannot write a message file");
 			spool_abort(&w->spool);
@@ -507,9 +510,8 @@ on_data(struct warden *w, union msg_any *any)
 		log_refusal(w, "data", v, NULL);
 		return answer_verdict(w, MSG_DATA, v, -1);
 	}
-	rc = answer_verdict(w, MSG_DATA, V_OK, w->spool.fd);
 	w->state = WS_DATA;
-	return rc;
+	return answer_verdict(w, MSG_DATA, V_OK, fd);
 }
 
 /* What smtp has written: not more than allowed, and ending with LF, or qmail-remote could never deliver it. */
@@ -550,8 +552,13 @@ static int
 on_commit(struct warden *w, union msg_any *any)
 {
 	struct msg_commit_reply r;
-	enum verdict v = check_file(w);
+	enum verdict v;
 
+	/* What is acknowledged must stay as it is: nobody who could still write to it may be left. */
+	if (!spool_returned(&w->spool)) {
+		return -1;
+	}
+	v = check_file(w);
 	if (v == V_OK && spool_commit(&w->spool, &w->env) == -1) {
 		v = verdict_of_errno(errno);
 		log_spool_error(w, "cannot make a message durable");
@@ -578,6 +585,10 @@ static int
 on_reset(struct warden *w, union msg_any *any)
 {
 	(void)any;
+	/* Or files that are gone would pile up, open or on their way; and so many of them that no session gets another one. */
+	if (w->state == WS_DATA && !spool_returned(&w->spool)) {
+		return -1;
+	}
 	reset(w);
 	return 0;
 }
@@ -709,6 +720,17 @@ act(struct warden *w, const struct request *r, uint32_t type, const uint8_t *p)
 	return r->act(w, &m);
 }
 
+/* A descriptor that was in an answer is smtp's alone. */
+static int
+drop_fd(struct warden *w, int rc)
+{
+	if (w->out_fd != -1) {
+		close(w->out_fd);
+		w->out_fd = -1;
+	}
+	return rc;
+}
+
 int
 warden_dispatch(struct warden *w, const void *p, size_t len)
 {
@@ -725,12 +747,15 @@ warden_dispatch(struct warden *w, const void *p, size_t len)
 	for (size_t pos = 0; pos < len; pos += r->size) {
 		r = request_at((const uint8_t *)p + pos, len - pos, &type);
 		if (r == NULL || act(w, r, type, (const uint8_t *)p + pos) == -1) {
-			return -1;
+			return drop_fd(w, -1);
 		}
 	}
 	rc = w->out_len == 0 ? 0 : msg_send(w->sock, w->out, w->out_len, w->out_fd);
+	if (rc == -1 && errno != EPIPE && errno != ECONNRESET) {
+		log_spool_error(w, "cannot answer smtp");
+	}
 	explicit_bzero(w->out, w->out_len);
-	return rc;
+	return drop_fd(w, rc == 0 ? 0 : 1);
 }
 
 void

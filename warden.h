@@ -69,8 +69,8 @@ _Noreturn void session_warden(const struct house *h, struct session *se, int soc
 _Noreturn void session_inetd(const struct house *h, struct session *se);
 
 /*
- * The monitor proper, for tests: answers one request p[0..len) as the state allows. Returns 0, or -1 when the request breaks the
- * rules and the pair must end.
+ * The monitor proper, for tests: answers the requests p[0..len) as the state allows. Returns 0; -1 when they break the rules and the
+ * pair must end; 1 when smtp cannot be answered, and it must end for that.
  */
 struct warden;
 int warden_dispatch(struct warden *w, const void *p, size_t len);

@@ -46,7 +46,7 @@ struct warden {
 	struct envelope env;
 	/* for the last log line */
 	enum note_kind why;
-	unsigned messages, recipients, refused;
+	unsigned messages, recipients, refused, troubles;
 	uint64_t octets;
 };
 

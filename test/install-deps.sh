@@ -2,20 +2,22 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench fuzz pkg:NAME; default: build test
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench fuzz power pkg:NAME; default: build test
 #
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
 set -eu
 
 build="gcc make musl-dev linux-libc-dev xz-utils ca-certificates binutils"
+fuzz="clang libclang-rt-14-dev"
 unit="libc6-dev libcmocka-dev openssl"
 peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket-ssl-perl msmtp curl openssl"
 demo="$peers util-linux"
-test="$unit $peers libssl-dev python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
-lint="clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc"
-bench="$peers libc6-dev libssl-dev strace dpkg"
-fuzz="clang libclang-rt-14-dev"
+guest="qemu-system-x86 busybox-static e2fsprogs"
+test="$unit $peers $guest $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils fail2ban ucspi-tcp ipsvd mandoc shellcheck util-linux procps iproute2"
+lint="libssl-dev clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
+bench="$peers libc6-dev libssl-dev strace dpkg util-linux"
+power="python3 $guest f2fs-tools btrfs-progs xfsprogs"
 
 check=
 packages=
@@ -29,9 +31,10 @@ for word; do
 	lint) packages="$packages $lint" ;;
 	bench) packages="$packages $bench" ;;
 	fuzz) packages="$packages $fuzz" ;;
+	power) packages="$packages $power" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|fuzz|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|fuzz|power|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done

@@ -21,6 +21,16 @@ if setarch -R true 2> /dev/null; then
 	san="$san setarch -R"
 fi
 
+# What takes long is done in part, but for "make test-long".
+fuzz_seconds=30
+valgrind_title="under valgrind, in part"
+valgrind_tests="-k 'test_clients or test_keywords or test_bdat or test_login or test_resum'"
+if test -n "${MAILSTILE_LONG:-}"; then
+	fuzz_seconds=600
+	valgrind_title="under valgrind"
+	valgrind_tests=
+fi
+
 # step TITLE COMMAND...
 step() {
 	title=$1
@@ -67,6 +77,8 @@ as_nobody() {
 	step "build: release" $make all && step "build: with sanitizers" $make SANITIZE=1 all || exit 1
 	step "the release build: hardening, system calls, faults, attacks" integration release "$release"
 	step "unit tests, sanitized" $make test-unit
+	step "fuzzing: the corpus, then $fuzz_seconds seconds for each target" test/fuzz/run.sh --jobs "$(nproc)" "$fuzz_seconds"
+	step "$valgrind_title" $make test-valgrind PYTEST_ARGS="$valgrind_tests"
 	if test "$(id -u)" = 0; then
 		step "integration, as root" integration "not release" "$release"
 		step "integration, as nobody" as_nobody "not release" "$release"

@@ -7,7 +7,9 @@ help:
 	@echo 'test-long         the same, with the campaigns in full length: hours'
 	@echo 'test-unit         cmocka programs of test/unit, under ASan and UBSan'
 	@echo 'test-integration  pytest, test/integration, on ./mailstile'
+	@echo 'test-valgrind     the same under valgrind: half an hour; a part of it belongs to test'
 	@echo 'demo bench fuzz   test/demo.sh, test/bench/bench.sh, test/fuzz/run.sh'
+	@echo 'power             cuts the power of a guest under load, on several file systems (test/power/machine.py): most of an hour'
 	@echo 'size              section and file sizes against the budget of the board'
 	@echo 'lint              compilers'"'"' analysers, clang-tidy, cppcheck, shellcheck, mandoc, format (test/lint.sh)'
 	@echo 'install           DESTDIR, PREFIX (/usr/local): the binary and its manual pages'
@@ -22,6 +24,14 @@ test:
 test-long:
 	$(Q)test/install-deps.sh build test
 	+$(Q)MAILSTILE_LONG=1 test/run.sh
+
+# glibc, nothing of sanitizers, and what valgrind cannot bear left out. A subset: make test-valgrind PYTEST_ARGS='-k clients'
+VALGRIND := SANITIZE=1 SAN= DEPSAN= B=build/host-valgrind CPPFLAGS=-DVALGRIND
+test-valgrind:
+	$(Q)test/install-deps.sh build test
+	+$(Q)$(MAKE) --no-print-directory $(VALGRIND) all
+	$(Q)MAILSTILE='$(abspath build/host-valgrind/mailstile)' MAILSTILE_VALGRIND=1 MAILSTILE_LONG= PYTHONDONTWRITEBYTECODE=1 \
+		/usr/bin/python3 -m pytest -q -p no:cacheprovider -m 'not release' $(PYTEST_ARGS) test/integration
 
 test-unit:
 	$(Q)test/install-deps.sh --check build unit
@@ -50,6 +60,32 @@ $(B)/unit/%: test/unit/%.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -MMD -MP -MT $@ -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $(B)/libmailstile.a $$(sed -n 's/^ \* LDFLAGS: //p' $<) -lcmocka
 
+# The power-cut machine; `make test` runs a short form of it. The build beside it flushes nothing: it must be caught.
+power:
+	$(Q)test/install-deps.sh build power
+	+$(Q)$(MAKE) --no-print-directory all power-control
+	$(Q)PYTHONDONTWRITEBYTECODE=1 MAILSTILE='$(abspath $(PROG))' /usr/bin/python3 test/power/machine.py \
+		--control '$(abspath $(B)/power/mailstile)' $(POWER_ARGS)
+power-control: $(B)/power/mailstile
+
+$(B)/power/queue.o: queue.c $(wildcard *.h) test/power/nosync.h $(B)/flags $(B)/ready
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -include test/power/nosync.h -c -o $@ $<
+
+$(B)/power/mailstile: $(B)/power/queue.o $(OBJ) $(LIBS)
+	$(call say,LINK,$@)
+	$(Q)$(call LINK,$(B)/power/queue.o $(filter-out $(B)/queue.o,$(OBJ)))
+
+# The same program with an smtp process that does what its client says.
+HOSTILE := $(B)/mailstile-hostile
+.PHONY: hostile
+hostile: $(HOSTILE)
+$(HOSTILE): test/hostile/hostile.c $(OBJ) $(LIBS) $(B)/flags
+	$(call say,LINK,$@)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
+	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=session_smtp,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=priv_filter,--wrap=warden_dispatch,--wrap=malloc
+
 demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all
@@ -57,7 +93,7 @@ demo:
 bench:
 	+$(Q)test/bench/bench.sh
 fuzz:
-	+$(Q)test/fuzz/run.sh $(FUZZ_SECONDS)
+	+$(Q)test/fuzz/run.sh --jobs $$(nproc) $(FUZZ_SECONDS)
 lint:
 	+$(Q)test/lint.sh
 

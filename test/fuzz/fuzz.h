@@ -34,6 +34,9 @@ static UNUSED size_t
 take_octets(struct input *in, void *dst, size_t n)
 {
 	n = n < in->len ? n : in->len;
+	if (n == 0) {
+		return 0; /* p may be NULL */
+	}
 	memcpy(dst, in->p, n);
 	in->p += n;
 	in->len -= n;
@@ -54,13 +57,13 @@ static UNUSED struct input
 take_packet(struct input *in)
 {
 	struct input packet = *in;
-	const uint8_t *mark = in->len == 0 ? NULL : memchr(in->p, 255, in->len);
+	const uint8_t *end = in->len == 0 ? NULL : memchr(in->p, 255, in->len);
 
-	if (mark != NULL) {
-		packet.len = (size_t)(mark - in->p);
+	if (end != NULL) {
+		packet.len = (size_t)(end - in->p);
 	}
-	in->p += packet.len + (mark != NULL);
-	in->len -= packet.len + (mark != NULL);
+	in->p += packet.len + (end != NULL);
+	in->len -= packet.len + (end != NULL);
 	return packet;
 }
 

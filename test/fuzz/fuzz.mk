@@ -4,6 +4,7 @@
 #   make -f test/fuzz/fuzz.mk            build/fuzz/fuzz_NAME: libFuzzer, by clang
 #   make -f test/fuzz/fuzz.mk MEMORY=1   build/fuzz-memory/fuzz_NAME: the same with MemorySanitizer
 #   make -f test/fuzz/fuzz.mk REPLAY=1   build/replay/fuzz_NAME: a plain main that runs the files it is given, by gcc
+#   make -f test/fuzz/fuzz.mk COVERAGE=1 build/fuzz-coverage/fuzz_NAME: the same by clang, counting what is reached
 #
 # Each fuzz_NAME.c is a target. It is linked with the objects as an archive, so one that includes a source file to reach its
 # static functions replaces that object. A comment line " * LDFLAGS: -Wl,--wrap=_exit" adds flags.
@@ -15,6 +16,13 @@ COMMA := ,
 ifdef REPLAY
 override B := build/replay
 FUZZ_MAIN := build/replay/replay.o
+else ifdef COVERAGE
+override B := build/fuzz-coverage
+FUZZ_MAIN := $(B)/replay.o
+override CC := $(or $(CLANG),clang)
+override DEPSAN :=
+override SAN := -fprofile-instr-generate -fcoverage-mapping
+override WARN_GCC := -Wno-sign-conversion
 else
 override B := build/fuzz$(if $(MEMORY),-memory)
 override CC := $(or $(CLANG),clang)

@@ -4,6 +4,8 @@
 #ifndef MAILSTILE_TEST_FUZZ_DIR_H
 #define MAILSTILE_TEST_FUZZ_DIR_H
 
+#include "fuzz.h"
+
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -26,6 +28,7 @@ static UNUSED void
 fuzz_put_file(const char *dir, const char *name, const void *text, size_t len)
 {
 	char path[300];
+	size_t written;
 	FILE *f;
 
 	CHECK(snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path);
@@ -34,7 +37,8 @@ fuzz_put_file(const char *dir, const char *name, const void *text, size_t len)
 		unlink(path);
 		return;
 	}
-	CHECK(fwrite(text, 1, len, f) == len && fclose(f) == 0);
+	written = fwrite(text, 1, len, f);
+	CHECK(fclose(f) == 0 && written == len);
 }
 
 #endif

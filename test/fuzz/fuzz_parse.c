@@ -1,30 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /* The SMTP grammar of parse.c. Input: which parser and how, text. */
-#include "parse.h"
-
-#include "fuzz.h"
 #include "fuzz_parse.h"
-
-static void
-path(unsigned how, const char *s, size_t len)
-{
-	char quoted[3 * SMTP_PATH_MAX];
-	struct mailbox m, again;
-	size_t used, n;
-	enum parse_result r = parse_path(s, len, how & 1, how & 2, how & 4, &m, &used);
-
-	CHECK(used <= len && m.len < sizeof m.text && m.text[m.len] == '\0');
-	if (r != PARSE_OK || m.len == 0) {
-		CHECK(r != PARSE_OK || (how & 1) != 0);
-		return;
-	}
-	fuzz_check_address(m.text, m.len, how & 4);
-	/* Written with quotes, it is taken again as the same address. */
-	n = fuzz_quote(quoted, &m);
-	CHECK(parse_path(quoted, n, 0, how & 2, how & 4, &again, &used) == PARSE_OK && used == n);
-	CHECK(again.len == m.len && memcmp(again.text, m.text, m.len) == 0);
-}
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
@@ -35,7 +12,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	struct sasl_plain plain;
 
 	if ((how & 24) == 0) {
-		path(how, s, in.len);
+		fuzz_path(how, s, in.len);
 	} else if ((how & 24) == 8) {
 		uint8_t *out = malloc(in.len / 4 * 3); /* of this size, for the sanitizer to guard */
 		long n = parse_base64(s, in.len, out, in.len / 4 * 3);

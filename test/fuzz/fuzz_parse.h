@@ -4,6 +4,7 @@
 #ifndef MAILSTILE_TEST_FUZZ_PARSE_H
 #define MAILSTILE_TEST_FUZZ_PARSE_H
 
+#include "fuzz.h"
 #include "parse.h"
 #include "str.h"
 
@@ -37,6 +38,26 @@ fuzz_quote(char *to, const struct mailbox *m)
 	buf_ch(&b, '>');
 	CHECK(!b.full);
 	return b.len;
+}
+
+static void
+fuzz_path(unsigned how, const char *s, size_t len)
+{
+	char quoted[3 * SMTP_PATH_MAX];
+	struct mailbox m, again;
+	size_t used, n;
+	enum parse_result r = parse_path(s, len, how & 1, how & 2, how & 4, &m, &used);
+
+	CHECK(used <= len && m.len < sizeof m.text && m.text[m.len] == '\0');
+	if (r != PARSE_OK || m.len == 0) {
+		CHECK(r != PARSE_OK || (how & 1) != 0);
+		return;
+	}
+	fuzz_check_address(m.text, m.len, how & 4);
+	/* Written with quotes, it is taken again as the same address. */
+	n = fuzz_quote(quoted, &m);
+	CHECK(parse_path(quoted, n, 0, how & 2, how & 4, &again, &used) == PARSE_OK && used == n);
+	CHECK(again.len == m.len && memcmp(again.text, m.text, m.len) == 0);
 }
 
 /* Is s[0..len) the one base64 text for p[0..n)? */

@@ -1,53 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * servercert.pem and serverkey.pem through cert_load(). Input: flags; the first file, up to octet 255; the second. With flag 1 the first
- * is DER, with flag 2 the second, and is put into PEM here; with flag 4 the second does not exist.
+ * servercert.pem and serverkey.pem through cert_load(). Input: flags; the first file, up to octet 255, or, with flag 128, behind two octets
+ * of its length; the second. With flag 1 the first is DER, with flag 2 the second, and is put into PEM here; with flag 4 the second does not exist; with flag 64 it alone is read. With flag
+ * 8 it is a name and a key instead, for a certificate of der.c.
  */
-#include "cert.h"
-
-#include "fuzz.h"
-
-#include <stdio.h>
-#include <sys/mman.h>
-
-static char path[2][64];
-
-static void
-put(unsigned i, const void *p, size_t len, const char *banner)
-{
-	static int fds[2] = { -1, -1 };
-	static char text[1 << 16];
-
-	if (fds[i] == -1) {
-		fds[i] = memfd_create("pem", 0);
-		snprintf(path[i], sizeof path[i], "/proc/self/fd/%d", fds[i]);
-	}
-	CHECK(ftruncate(fds[i], 0) == 0);
-	if (banner != NULL && br_pem_encode(NULL, p, len, banner, 0) < sizeof text) {
-		len = br_pem_encode(text, p, len, banner, 0);
-		p = text;
-	}
-	CHECK(pwrite(fds[i], p, len, 0) == (ssize_t)len);
-}
+#include "fuzz_pem.h"
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
-	static const char *const keys[] = { "PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "PRIVATE KEY" };
 	static struct secrets *s;
 	struct diag diag = { .emit = fuzz_no_emit };
 	struct input in = { p, len };
 	unsigned flags = take_octet(&in);
-	struct input first = take_packet(&in);
-	struct cert_chain chain;
+	struct cert_chain chain = { 0 };
+	int rc;
 
 	s = s == NULL ? secret_map() : s;
-	put(0, first.p, first.len, (flags & 1) != 0 ? "CERTIFICATE" : NULL);
-	put(1, in.p, in.len, (flags & 2) != 0 ? keys[flags >> 4 & 3] : NULL);
-	if (cert_load(&chain, s, path[0], (flags & 4) != 0 ? "/nonexistent" : path[1], &diag) == 0) {
-		CHECK(chain.key_type == s->key.type && chain.count >= 1 && chain.count <= TLS_CHAIN_MAX);
-		CHECK(strlen(chain.fingerprint) == 64 && chain.cert[0].data == chain.der);
+	if ((flags & 8) != 0) {
+		pem_certificate(&in);
+		return 0;
+	}
+	pem_files(&in, flags);
+	rc = (flags & 64) != 0
+	    ? pem_load_key(s, &diag)
+	    : cert_load(&chain, s, pem_path[0], (flags & 4) != 0 ? "/nonexistent" : pem_path[1], &diag);
+	if (rc == 0) {
+		pem_check_key(s, &chain, (flags & 64) == 0);
 	} else {
 		CHECK(chain.key_type == 0 && chain.der == NULL && diag.errors > 0);
 	}

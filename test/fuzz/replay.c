@@ -17,15 +17,20 @@ main(int argc, char **argv)
 	}
 	for (int i = 1; i < argc; i++) {
 		FILE *f = fopen(argv[i], "r");
-		size_t len = f == NULL ? 0 : fread(mem, 1, sizeof mem, f);
-		uint8_t *p = malloc(len); /* of this size, for the sanitizer to guard */
+		size_t len;
+		uint8_t *p;
 
-		if (f == NULL || p == NULL) {
+		if (f == NULL) {
 			perror(argv[i]);
 			return 1;
 		}
-		memcpy(p, mem, len);
+		len = fread(mem, 1, sizeof mem, f);
 		fclose(f);
+		p = malloc(len); /* of this size, for the sanitizer to guard */
+		if (p == NULL) {
+			return 1;
+		}
+		memcpy(p, mem, len);
 		fprintf(stderr, "%s\n", argv[i]);
 		LLVMFuzzerTestOneInput(p, len);
 		LLVMFuzzerTestOneInput(p, len);

@@ -11,6 +11,7 @@ import tempfile
 import pytest
 
 import harness
+import hostile
 import radius
 import tools
 import trickle as trickle_clients
@@ -140,7 +141,7 @@ def variants(work, request):
     made = {}
     for name in sorted(request.config.wanted_variants, reverse=True):
         quick = name == "quick_binary"
-        made[name] = variant.Variant(work, name, variant.QUICK if quick else {}, 1 if quick else variant.FUTURE)
+        made[name] = variant.Variant(work, name, variant.QUICK if quick else {}, 1 if quick else variant.FUTURE, ["hostile"] if quick else [])
     yield made
     for v in made.values():
         if v.process.poll() is None:
@@ -149,8 +150,19 @@ def variants(work, request):
 
 
 @pytest.fixture(scope="session")
+def hostile_binary(work):
+    """A build whose smtp processes do what their client says, from where nobody may be kept out of."""
+    return shutil.copy2(hostile.build(tools.TREE), os.path.join(work, "mailstile-hostile"))
+
+
+@pytest.fixture(scope="session")
 def quick_binary(variants):
     return variants["quick_binary"].path()
+
+
+@pytest.fixture(scope="session")
+def quick_hostile_binary(quick_binary):
+    return os.path.join(os.path.dirname(quick_binary), "build/host/mailstile-hostile")
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,14 @@ A mailstile server in a home of its own, its log and its queue.
 Started as root, the server gets all its users: it runs in a mount namespace whose /etc/passwd and /etc/group are ours.
 """
 
+import glob
 import os
 import re
 import shlex
 import signal
 import ssl
 import subprocess
+import threading
 import time
 
 import smtpc
@@ -102,6 +104,7 @@ class Server:
         self.control = os.path.join(self.home, "control")
         self.queue = os.path.join(self.home, "queue")
         self.logfile = os.path.join(self.top, "log")
+        self.events, self.read_to, self.reading = [], 0, threading.Lock()  # of the log
         self.process, self.pid = None, None
         self.crash_expected = False
         os.makedirs(self.control, 0o755)
@@ -129,7 +132,21 @@ class Server:
                 tools.write(path, content, 0o600 if name in ("radius.conf", "serverkey.pem") else 0o644)
 
     def argv(self, *words):
-        return self.house.argv(self.wrap + [self.binary, *words], self.mounts)
+        return self.house.argv(self.wrap + self.memcheck() + [self.binary, *words], self.mounts)
+
+    def memcheck(self):
+        """Words that run the server under valgrind (make test-valgrind); it follows forks by itself, into one log."""
+        if not tools.VALGRIND or self.binary != BINARY:  # other builds have system call filters
+            return []
+        # No %p in the name: for that it would open a new file after each fork, where there are no files.
+        Server.count += 1
+        return ["valgrind", "-q", "--log-file=%s/valgrind.%d" % (self.top, Server.count), "--num-callers=25", "--leak-check=full",
+                "--show-leak-kinds=definite"]
+
+    def check_memory(self):
+        """With -q, valgrind writes only what it has found."""
+        found = [tools.read(f).decode("utf-8", "replace") for f in glob.glob(self.top + "/valgrind.*")]
+        assert not any(found), "valgrind:\n" + "\n".join(found)
 
     def tool(self, applet, *words, check=True, **kw):
         """Run another applet of the same binary on this home."""
@@ -179,6 +196,7 @@ class Server:
     def stop(self):
         """SIGTERM, and everything that must hold at the end of any server's life."""
         if self.process is None or self not in live:
+            self.check_memory()
             return
         self.kill(signal.SIGTERM)
         self.wait_exit()
@@ -186,6 +204,7 @@ class Server:
         assert self.log("stop"), "no ev=stop"
         if not self.crash_expected:
             assert not self.log("crash"), self.tail()
+        self.check_memory()
         self.check_queue()
 
     def check_queue(self):
@@ -204,14 +223,18 @@ class Server:
 
     def log(self, ev=None, **want):
         """Events so far. Every line must be one; sanitizers' reports are not."""
-        out = []
-        text = tools.read(self.logfile).decode("utf-8", "surrogateescape") if os.path.exists(self.logfile) else ""
-        for line in text.split("\n")[:-1]:
-            assert line.startswith("ev="), "not a log line: %r\n%s" % (line, text[-4000:])
-            event = Event(line)
-            if ev in (None, event["ev"]) and all(event.get(k) == str(v) for k, v in want.items()):
-                out.append(event)
-        return out
+        with self.reading:
+            if os.path.exists(self.logfile):
+                with open(self.logfile, "rb") as f:
+                    f.seek(self.read_to)
+                    new = f.read().rpartition(b"\n")[0]
+                # Each line is looked at once, since many tests look often.
+                for line in new.decode("utf-8", "surrogateescape").split("\n") if new else []:
+                    assert line.startswith("ev="), "not a log line: %r\n%s" % (line, self.tail())
+                    self.events.append(Event(line))
+                self.read_to += len(new) + 1 if new else 0
+            events = list(self.events)
+        return [e for e in events if ev in (None, e["ev"]) and all(e.get(k) == str(v) for k, v in want.items())]
 
     def wait_log(self, ev, timeout=None, **want):
         """The last such event, once there is one."""

@@ -4,10 +4,13 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
+import harness
 import smtpc
 import tools
 from tools import poll
@@ -135,6 +138,28 @@ def test_stop_beside_a_crash(make_server):
     server.kill(signal.SIGCONT)
     server.wait_exit(0)
     c.close()
+
+
+@pytest.mark.root
+def test_descriptors_on_their_way(make_server):
+    """
+    The kernel counts descriptors that were sent and not yet received, for each user, against the sender's RLIMIT_NOFILE. That was 24: with
+    25 sessions whose smtp processes had not looked yet, DATA failed for all others, and was taken for a crash.
+    """
+    many = ("import os, socket, sys\n"
+            "os.setgroups([]); os.setgid(%d); os.setuid(%d)\n"
+            "pairs = [socket.socketpair() for _ in range(10)]\n"
+            "for a, _ in pairs:\n"
+            "    for _ in range(40):\n"
+            "        socket.send_fds(a, [b'x'], [0])\n"
+            "print('sent', flush=True); sys.stdin.read()\n") % (harness.GROUPS["qmail"], harness.USERS["qmailq"])
+    server = make_server(listen=SMTP)
+    with subprocess.Popen([sys.executable, "-c", many], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"sent\n"
+        with server.session("smtp") as c:
+            server.message(c.mail(rcpts=["you@local.example"]))
+        other.stdin.close()
+    server.take()
 
 
 @pytest.mark.release

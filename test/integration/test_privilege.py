@@ -162,7 +162,7 @@ def test_limits(one):
             limits[pid, words[0]] = words[1]
     for pid in (warden, smtp):
         assert limits[pid, "Max processes"] == "0" and limits[pid, "Max core file size"] == "0"
-    assert limits[smtp, "Max open files"] == "5" and int(limits[warden, "Max open files"]) <= 24 + 512
+    assert limits[smtp, "Max open files"] == "5" and int(limits[warden, "Max open files"]) <= 1024
     assert limits[smtp, "Max file size"] != "unlimited"
 
 

@@ -251,6 +251,32 @@ def test_qmail_34_foreign_envelope(make_server, foreign):
     server.take()
 
 
+@pytest.mark.release
+@pytest.mark.parametrize("directory", ["intd", "todo", "mess"])
+def test_numbers_that_stay_taken(make_server, directory):
+    """
+    ext4 hands out the number of a removed file at once. So one stale name stood in the way of every message: refused at commit, and for
+    mess/ at DATA after tries that all got the same number. And a message that got its name in mess/ beside somebody's old entry in todo/ was,
+    for a reader of the queue, that entry's.
+    """
+    server = make_server(listen={"inside": "inside 127.0.0.1:{}"})
+    stale = tools.write(os.path.join(server.top, "stale"), "u1\0p1\0Fsomebody@else.example\0Tsomebody@far.example\0")
+    with server.session("inside") as c:
+        qid = smtpc.queue_id(c.mail())[0]
+        server.take()
+        names = []
+        for n in range(qid - 3, qid + 4):
+            names.append("%s/%d" % (os.path.join("mess", str(n % 3)) if directory == "mess" else directory, n))
+            os.link(stale, os.path.join(server.queue, names[-1]))
+        m = smtpc.queue_id(c.mail())[0]
+        assert abs(m - qid) > 3
+        assert os.listdir(os.path.join(server.queue, "pid")) == []
+        for name in names:
+            assert b"somebody" in tools.read(os.path.join(server.queue, name))
+            os.unlink(os.path.join(server.queue, name))
+    assert [x.id for x in server.take()] == [m]
+
+
 # ---- Other kinds of spool --------------------------------------------------------------------------------------------
 
 def maildir(server, kind, *words):

@@ -301,6 +301,28 @@ def test_crashes_do_not_pile_up(make_server):
     server.take()
 
 
+def test_signals_come_through_a_crowd(make_server):
+    """
+    ppoll() returns at once when a client waits, and then delivers no signal. With always another client waiting, ended sessions were not
+    reaped, until all slots seemed taken and everybody read 421; SIGHUP and SIGTERM had to wait, too.
+    """
+    server = make_server(listen=PLAIN)
+    server.kill(signal.SIGSTOP)
+    crowd = []
+    for _ in range(60):
+        crowd.append(socket.socket())
+        crowd[-1].bind((tools.fresh_address(), 0))
+        crowd[-1].connect(("127.0.0.1", server.port["smtp"]))
+    server.kill(signal.SIGHUP)
+    server.kill(signal.SIGCONT)
+    server.wait_log("connect")
+    poll(lambda: server.log("reload"), "ev=reload")
+    events = [e["ev"] for e in server.log() if e["ev"] in ("connect", "reload")]
+    assert events.index("reload") < 20, events
+    for c in crowd:
+        c.close()
+
+
 def test_limits_survive_reexecution(make_server):
     """What is shared outlives the new main: penalties of an address, for one."""
     server = make_server()
@@ -375,70 +397,6 @@ def test_many_connections_at_once(make_server):
         t.join()
     assert codes.count(220) == 200, {k: codes.count(k) for k in set(codes)}
     poll(lambda: not server.pairs(), "the end of all sessions")
-
-
-def test_signals_come_through_a_crowd(make_server):
-    """
-    ppoll() returns at once when a client waits, and then delivers no signal. With always another client waiting, ended sessions were not
-    reaped, until all slots seemed taken and everybody read 421; SIGHUP and SIGTERM had to wait, too.
-    """
-    server = make_server(listen=PLAIN)
-    server.kill(signal.SIGSTOP)
-    crowd = []
-    for _ in range(60):
-        crowd.append(socket.socket())
-        crowd[-1].bind((tools.fresh_address(), 0))
-        crowd[-1].connect(("127.0.0.1", server.port["smtp"]))
-    server.kill(signal.SIGHUP)
-    server.kill(signal.SIGCONT)
-    server.wait_log("connect")
-    poll(lambda: server.log("reload"), "ev=reload")
-    events = [e["ev"] for e in server.log() if e["ev"] in ("connect", "reload")]
-    assert events.index("reload") < 20, events
-    for c in crowd:
-        c.close()
-
-
-@pytest.mark.release
-def test_message_files_on_their_way(make_server):
-    """
-    A warden sends the message file through a socket. The kernel counts what was sent and not yet received for all processes of a user, and
-    refuses more than the sender's own RLIMIT_NOFILE (ETOOMANYREFS), which was 24: when so many smtp processes were slow to
-    receive, the next session ended as if it had broken the rules, and the server started over.
-    """
-    server = make_server(listen=PLAIN)
-    clients = [server.session("smtp", source=tools.fresh_address()) for _ in range(40)]
-    pairs = poll(lambda: len(server.pairs()) == 40 and server.pairs(), "40 sessions")
-    for c in clients:
-        c.send("MAIL FROM:<a@x.example>\r\nRCPT TO:<you@local.example>\r\n")
-        assert c.reply() == 250 and c.reply() == 250
-    stopped = []
-
-    def stop(pid):
-        os.kill(pid, signal.SIGSTOP)
-        stopped.append(pid)
-    try:
-        for warden, _ in pairs:
-            stop(warden)
-        for c in clients:
-            c.send("DATA\r\n")
-        time.sleep(1)  # the requests are on their way to the wardens; those that are not make the test easier
-        for _, smtp in pairs:
-            stop(smtp)
-        for warden, _ in pairs:
-            os.kill(warden, signal.SIGCONT)
-        poll(lambda: len([f for f in server.files() if f.startswith("mess/")]) > 30, "message files")
-        time.sleep(0.3)
-    finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
-    assert [c.reply().code for c in clients] == [354] * 40
-    for c in clients:
-        c.send("Subject: x\r\n\r\n.\r\n")
-    assert [c.reply().code for c in clients] == [250] * 40
-    for c in clients:
-        c.quit()
-    assert len(server.take()) == 40
 
 
 def test_no_zombies(make_server):

@@ -20,9 +20,9 @@ FUTURE = 4102444800  # 2100: any clock of today is before this build
 
 
 class Variant:
-    """`defines` go into the board's config.h; `epoch` is the build date."""
+    """`defines` go into the board's config.h; `epoch` is the build date; `extra`: more targets."""
 
-    def __init__(self, work, name, defines, epoch):
+    def __init__(self, work, name, defines, epoch, extra=()):
         self.dir = os.path.join(work, name)
         self.binary = os.path.join(self.dir, "mailstile")
         self.log = os.path.join(self.dir, "log")
@@ -32,7 +32,7 @@ class Variant:
                 f.write("\n" + "".join("#define %s %d\n" % d for d in defines.items()))
         env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "SANITIZE", "BOARD")}
         with open(self.log, "wb") as out:
-            self.process = subprocess.Popen(["nice", "make", "-s", "-j2", "SOURCE_DATE_EPOCH=%d" % epoch], cwd=self.dir, env=env,
+            self.process = subprocess.Popen(["nice", "make", "-s", "-j2", "SOURCE_DATE_EPOCH=%d" % epoch, "all", *extra], cwd=self.dir, env=env,
                                             stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def _copy(self):
@@ -41,7 +41,8 @@ class Variant:
         for pattern in ("*.c", "*.h", "Makefile", "LICENSE*"):
             for f in glob.glob(os.path.join(TREE, pattern)):
                 shutil.copy2(f, self.dir)
-        for f in ("test/test.mk", "test/install-deps.sh"):
+        os.makedirs(os.path.join(self.dir, "test/hostile"))
+        for f in ("test/test.mk", "test/install-deps.sh", "test/hostile/hostile.c"):
             shutil.copy2(os.path.join(TREE, f), os.path.join(self.dir, f))
         for d in ("board", "deps", "build/host"):
             shutil.copytree(os.path.join(TREE, d), os.path.join(self.dir, d), symlinks=True, dirs_exist_ok=True,

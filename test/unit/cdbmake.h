@@ -60,7 +60,7 @@ cdbmake(uint8_t *out, const struct cdb_pair *pair, size_t n)
 			uint32_t h = cdbmake_hash(pair[i].key, pair[i].klen);
 			size_t slot;
 
-			if ((h & 255) != bucket) {
+			if (slots == 0 || (h & 255) != bucket) {
 				continue;
 			}
 			slot = (h >> 8) % slots;

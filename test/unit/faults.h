@@ -2,7 +2,7 @@
 /* Copyright (c) 2026 The mailstile authors */
 /*
  * System calls that fail when told to. For programs linked with
- *   -Wl,--wrap=open,--wrap=link,--wrap=fsync,--wrap=write,--wrap=close,--wrap=fstat
+ *   -Wl,--wrap=open,--wrap=link,--wrap=fsync,--wrap=write,--wrap=close,--wrap=fstat,--wrap=sync_file_range
  */
 #ifndef MAILSTILE_TEST_FAULTS_H
 #define MAILSTILE_TEST_FAULTS_H
@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum fault_kind { F_OPEN, F_LINK, F_FSYNC, F_WRITE, F_CLOSE, F_FSTAT, F_KINDS };
+enum fault_kind { F_OPEN, F_LINK, F_FSYNC, F_WRITE, F_CLOSE, F_FSTAT, F_PUSH, F_KINDS };
 
 static struct {
 	int on;
@@ -35,6 +35,7 @@ int __wrap_open(const char *path, int flags, ...);
 int __real_link(const char *from, const char *to);
 int __wrap_link(const char *from, const char *to);
 int __wrap_fsync(int fd);
+int __wrap_sync_file_range(int fd, off_t offset, off_t len, unsigned how);
 ssize_t __real_write(int fd, const void *p, size_t len);
 ssize_t __wrap_write(int fd, const void *p, size_t len);
 int __real_close(int fd);
@@ -127,8 +128,9 @@ __wrap_link(const char *from, const char *to)
 	return faults_due(F_LINK) ? -1 : __real_link(from, to);
 }
 
-int
-__wrap_fsync(int fd)
+/* Note a call on an open file. */
+static void
+faults_note_fd(const char *what, int fd)
 {
 	char self[32], path[256];
 	struct stat st;
@@ -140,8 +142,23 @@ __wrap_fsync(int fd)
 	if (__real_fstat(fd, &st) == 0 && st.st_ino == faults.id && faults.id != 0) {
 		strcpy(path, "/message");
 	}
-	faults_note("fsync", strrchr(path, '/') == NULL ? path : strrchr(path, '/') + 1);
-	return faults_due(F_FSYNC) ? -1 : 0; /* nobody pulls the plug on a unit test */
+	faults_note(what, strrchr(path, '/') == NULL ? path : strrchr(path, '/') + 1);
+}
+
+/* Nobody pulls the plug on a unit test. */
+int
+__wrap_fsync(int fd)
+{
+	faults_note_fd("fsync", fd);
+	return faults_due(F_FSYNC) ? -1 : 0;
+}
+
+int
+__wrap_sync_file_range(int fd, off_t offset, off_t len, unsigned how)
+{
+	assert_true(offset == 0 && len == 0 && (how & SYNC_FILE_RANGE_WRITE) != 0);
+	faults_note_fd((how & SYNC_FILE_RANGE_WAIT_AFTER) != 0 ? "await" : "push", fd);
+	return faults_due(F_PUSH) ? -1 : 0;
 }
 
 ssize_t

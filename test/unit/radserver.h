@@ -194,6 +194,7 @@ ask(void)
 	ssize_t n;
 
 	dup2(fd, 2);
+	memset(&a, 0x5a, sizeof a);
 	radius_ask(&rc, &secrets, sh, 5, &query, &a);
 	dup2(saved, 2);
 	assert_int_equal(open_fds(), fds);

@@ -177,6 +177,19 @@ test_sockaddr(void **state)
 	}
 }
 
+static void
+test_network(void **state)
+{
+	struct addr a = addr("192.0.2.1"), b = addr("192.0.2.255"), c = addr("192.0.3.1");
+	struct addr d = addr("2001:db8:1::1"), e = addr("2001:db8:1:ffff::2"), f = addr("2001:db8:2::1");
+
+	(void)state;
+	assert_int_equal(addr_network(&a), addr_network(&b));
+	assert_int_not_equal(addr_network(&a), addr_network(&c));
+	assert_int_equal(addr_network(&d), addr_network(&e));
+	assert_int_not_equal(addr_network(&d), addr_network(&f));
+}
+
 int
 main(void)
 {
@@ -184,6 +197,7 @@ main(void)
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_blocks),
 		cmocka_unit_test(test_same_client),
+		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_sockaddr),
 	};
 

@@ -103,7 +103,7 @@ test_descriptor(void **state)
 static void
 send_many(size_t len, unsigned n)
 {
-	static char data[64];
+	static char data[64] = "";
 	struct iovec iov = { .iov_base = data, .iov_len = len };
 	union {
 		struct cmsghdr align;

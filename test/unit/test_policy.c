@@ -103,6 +103,8 @@ test_instructions(void **state)
 		{ S("+XRELAYCLIENT=\0"), 0, 0, "", 7 },
 		{ S("+RELAYCLIENT=" X60 "xxx\0"), 0, 1, X60 "xxx", 7 },
 		{ S("+RELAYCLIENT=" X60 "xxxx\0"), 0, 0, "", 7 }, /* longer than can be kept */
+		/* The longer one must not take the text of the other and leave its right. */
+		{ S("+RELAYCLIENT=@fix.example\0+RELAYCLIENT=" X60 "xxxx\0"), 0, 0, "", 7 },
 		{ S("+DATABYTES=\0"), 0, 0, "", 7 },
 		{ S("+DATABYTES=1M\0"), 0, 0, "", 7 },
 		{ S("+DATABYTES=-1\0"), 0, 0, "", 7 },

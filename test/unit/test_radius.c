@@ -22,6 +22,7 @@ static const uint8_t request[20] = { ACCESS_REQUEST, 7, 0, 20, 'r', 'e', 'q', 'u
 /* What is left of a packet that was accepted. */
 static uint8_t left[4400];
 static size_t left_len;
+static int service;
 
 static enum radius_trouble
 verify_mem(const uint8_t *p, size_t len, const char *secret, int unsigned_ok)
@@ -31,7 +32,9 @@ verify_mem(const uint8_t *p, size_t len, const char *secret, int unsigned_ok)
 
 	memcpy(copy, p, len);
 	left_len = len;
-	t = radius_verify(copy, &left_len, request, secret, unsigned_ok);
+	service = -2;
+	t = radius_verify(copy, &left_len, request, secret, unsigned_ok, &service);
+	assert_int_equal(service == -2, t != RADIUS_OK);
 	assert_in_range(left_len, 0, len);
 	memcpy(left, copy, left_len);
 	free(copy);
@@ -44,7 +47,7 @@ verify(const struct packet *k)
 	return verify_mem(k->p, k->len, SECRET, 0);
 }
 
-/* Only attributes we know, no empty text, at most 64, and an authenticator that fits. */
+/* Only texts we know, no empty one, at most 64, and an authenticator that fits. */
 static void
 assert_left_is_clean(void)
 {
@@ -54,8 +57,8 @@ assert_left_is_clean(void)
 	assert_in_range(left_len, 20, RADIUS_PACKET_MAX);
 	assert_int_equal(left[2] << 8 | left[3], left_len);
 	for (size_t i = 20; i < left_len; i += left[i + 1]) {
-		assert_true(left[i] == 1 || left[i] == 6 || left[i] == 18 || left[i] == 25);
-		assert_in_range(left[i + 1], left[i] == 6 ? 2 : 3, left_len - i);
+		assert_true(left[i] == 1 || left[i] == 18 || left[i] == 25);
+		assert_in_range(left[i + 1], 3, left_len - i);
 		n++;
 	}
 	assert_in_range(n, 0, 64);
@@ -244,22 +247,31 @@ test_attributes(void **state)
 		size_t len;
 		enum radius_trouble t;
 		size_t left; /* octets of attributes */
+		int service;
 	} t[] = {
-		{ S("\x12\x03x"), RADIUS_OK, 3 },
-		{ S("\x12\x02"), RADIUS_OK, 0 }, /* empty: illegal, but harmless once it is gone */
-		{ S("\x12\x01"), RADIUS_NO_ANSWER, 0 },
-		{ S("\x12\x00"), RADIUS_NO_ANSWER, 0 },
-		{ S("\x12"), RADIUS_NO_ANSWER, 0 },
-		{ S("\x12\x04x"), RADIUS_NO_ANSWER, 0 }, /* runs over the end */
-		{ S("\x12\xffx"), RADIUS_NO_ANSWER, 0 },
-		{ S("\x12\x03x\x12"), RADIUS_NO_ANSWER, 0 },
-		{ S("\x00\x03x"), RADIUS_NO_ANSWER, 0 }, /* no such type */
-		{ S("\x1a\x07\0\0\x01\x37x"), RADIUS_OK, 0 },
-		{ S("\x1a\x02"), RADIUS_OK, 0 },
-		{ S("\x06\x02"), RADIUS_OK, 2 }, /* a Service-Type that says nothing is a wrong one */
+		{ S("\x12\x03x"), RADIUS_OK, 3, -1 },
+		{ S("\x12\x02"), RADIUS_OK, 0, -1 }, /* empty: illegal, but harmless once it is gone */
+		{ S("\x12\x01"), RADIUS_NO_ANSWER, 0, 0 },
+		{ S("\x12\x00"), RADIUS_NO_ANSWER, 0, 0 },
+		{ S("\x12"), RADIUS_NO_ANSWER, 0, 0 },
+		{ S("\x12\x04x"), RADIUS_NO_ANSWER, 0, 0 }, /* runs over the end */
+		{ S("\x12\xffx"), RADIUS_NO_ANSWER, 0, 0 },
+		{ S("\x12\x03x\x12"), RADIUS_NO_ANSWER, 0, 0 },
+		{ S("\x00\x03x"), RADIUS_NO_ANSWER, 0, 0 }, /* no such type */
+		{ S("\x1a\x07\0\0\x01\x37x"), RADIUS_OK, 0, -1 },
+		{ S("\x1a\x02"), RADIUS_OK, 0, -1 },
 		{ S("\xff\x03x\x06\x06\0\0\0\x01\x19\x03"
-		    "c\x01\x03u\x18\x03s\x1b\x06\0\0\0\x01"),
-		    RADIUS_OK, 12 },
+		    "c\x01\x03u\x18\x03s\x1b\x06\0\0\0\x02"),
+		    RADIUS_OK, 6, 1 },
+		/* a Service-Type that says nothing is a wrong one; of several the worst counts */
+		{ S("\x06\x02"), RADIUS_OK, 0, 0 },
+		{ S("\x06\x05\0\0\x01"), RADIUS_OK, 0, 0 },
+		{ S("\x06\x07\0\0\0\x01\0"), RADIUS_OK, 0, 0 },
+		{ S("\x06\x06\xff\xff\xff\xff"), RADIUS_OK, 0, INT32_MAX },
+		{ S("\x06\x06\0\0\0\x01\x06\x06\0\0\0\x02"), RADIUS_OK, 0, 2 },
+		{ S("\x06\x06\0\0\0\x02\x06\x06\0\0\0\x01"), RADIUS_OK, 0, 2 },
+		{ S("\x06\x06\0\0\0\x02\x06\x06\0\0\0\x63\x06\x06\0\0\0\x03"), RADIUS_OK, 0, 0x63 },
+		{ S("\x06\x06\0\0\0\x01\x06\x02\x06\x06\0\0\0\x01"), RADIUS_OK, 0, 0 },
 	};
 	struct packet k;
 
@@ -276,6 +288,7 @@ test_attributes(void **state)
 		if (t[i].t == RADIUS_OK) {
 			assert_left_is_clean();
 			assert_int_equal(left_len, 20 + t[i].left);
+			assert_int_equal(service, t[i].service);
 		}
 	}
 }
@@ -296,6 +309,31 @@ test_many_attributes(void **state)
 	assert_int_equal(verify(&k), RADIUS_OK);
 	assert_left_is_clean();
 	assert_int_equal(left_len, 20 + 64 * 3);
+	assert_int_equal(service, -1);
+
+	/* A Service-Type that stood behind 64 other attributes was not looked at. */
+	for (int n = 0; n < 256; n++) {
+		pkt_begin(&k, ACCEPT, 7);
+		pkt_ma(&k);
+		for (int i = 0; i < n; i++) {
+			pkt_text(&k, i % 2 == 0 ? 18 : 25, "x");
+		}
+		pkt_attr(&k, 6, "\0\0\0\x02", 4);
+		pkt_seal(&k, request + 4, SECRET);
+		assert_int_equal(verify(&k), RADIUS_OK);
+		assert_left_is_clean();
+		assert_int_equal(service, 2);
+	}
+	/* Nor do many of them get radcli to recurse. */
+	pkt_begin(&k, ACCEPT, 7);
+	pkt_ma(&k);
+	while (k.len + 6 <= RADIUS_PACKET_MAX) {
+		pkt_attr(&k, 6, "\0\0\0\x01", 4);
+	}
+	pkt_seal(&k, request + 4, SECRET);
+	assert_int_equal(verify(&k), RADIUS_OK);
+	assert_int_equal(left_len, 20);
+	assert_int_equal(service, 1);
 
 	/* As long as a packet may be, and one octet longer. */
 	memset(text, 'x', sizeof text);

@@ -462,6 +462,52 @@ test_failures(void **state)
 	}
 }
 
+/* Who still has the file when he says it is complete, or is to be forgotten, breaks the rules, and nothing is accepted. */
+static void
+test_kept_file(void **state)
+{
+	struct msg_commit m = { .type = MSG_COMMIT };
+	struct msg_simple forget = { .type = MSG_RESET };
+
+	(void)state;
+	clean_queue();
+	for (int keep = 0; keep < 2; keep++) {
+		int fd;
+
+		begin(PROFILE_SMTP);
+		assert_int_equal(mail("a@a.example"), V_OK);
+		assert_int_equal(rcpt("b@own.example"), V_OK);
+		fd = data("h", 0);
+		if (!keep) {
+			close(fd);
+		}
+		assert_int_equal(request(&forget, sizeof forget).rc, keep ? -1 : 0);
+		if (keep) {
+			close(fd);
+			spool_abort(&w->spool);
+		}
+		assert_true(nothing_in_queue());
+
+		begin(PROFILE_SMTP);
+		assert_int_equal(mail("a@a.example"), V_OK);
+		assert_int_equal(rcpt("b@own.example"), V_OK);
+		fd = data("h", 0);
+		assert_int_equal(write_all(fd, "x\n", 2), 0);
+		if (!keep) {
+			close(fd);
+		}
+		assert_int_equal(request(&m, sizeof m).rc, keep ? -1 : 0);
+		if (keep) {
+			close(fd);
+			spool_abort(&w->spool);
+			assert_true(nothing_in_queue());
+		} else {
+			assert_false(nothing_in_queue());
+			clean_queue();
+		}
+	}
+}
+
 static void
 test_forced_sender(void **state)
 {
@@ -597,6 +643,7 @@ main(void)
 		cmocka_unit_test(test_message),
 		cmocka_unit_test(test_trace),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_kept_file),
 		cmocka_unit_test(test_forced_sender),
 	};
 
