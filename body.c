@@ -89,19 +89,25 @@ add_missing_fields(struct body *b)
 	}
 }
 
-/* The header ends here. `blank`: at an empty line; otherwise before a line that belongs to no header, which then needs one. */
+/*
+ * The header ends here. `blank`: at an empty line; otherwise before a line that belongs to no header, which may then need one. `folds`: the
+ * line would go on with the line before it.
+ */
 static void
-end_header(struct body *b, int blank)
+end_header(struct body *b, int blank, int folds)
 {
+	int missing = (b->want_date && !b->have_date) || (b->want_msgid && !b->have_msgid);
+
 	if (!b->in_header) {
 		return;
 	}
 	b->in_header = 0;
-	if ((b->want_date && !b->have_date) || (b->want_msgid && !b->have_msgid)) {
+	if (missing) {
 		add_missing_fields(b);
-		if (!blank) {
-			emit(b, "\n", 1);
-		}
+	}
+	/* The line before a first line is the last trace line, which is our word and not the client's. */
+	if (!blank && (missing || folds)) {
+		emit(b, "\n", 1);
 	}
 }
 
@@ -161,7 +167,7 @@ hold_line_start(struct body *b, const uint8_t *p, size_t len)
 		/* A name is printable ASCII; white space may stand between it and the colon (RFC 5322 4.5). */
 		if (b->hold_len == sizeof b->hold || c == ':' || c > 126 || (c < 33 && c != ' ' && c != '\t') ||
 		    (c > 32 && b->hold_len > 0 && b->hold[b->hold_len - 1] <= ' ') || (c <= ' ' && b->hold_len == 0)) {
-			end_header(b, 0);
+			end_header(b, 0, b->fields == 0 && b->hold_len == 0 && c <= ' ');
 			release(b);
 			return i;
 		}
@@ -196,7 +202,7 @@ static void
 line_end(struct body *b)
 {
 	if (b->in_header && !b->released) {
-		end_header(b, b->hold_len == 0);
+		end_header(b, b->hold_len == 0, 0);
 		release(b);
 	}
 	b->hold_len = 0;

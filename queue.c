@@ -174,12 +174,15 @@ queue_remove(struct spool *s)
 {
 	char name[64];
 
-	/* Envelope first: a mess file without one is only debris, an envelope without a mess file is a fault. */
-	if (s->made_todo) {
-		unlink(numbered(s, "todo", name, sizeof name));
+	/*
+	 * Envelope first, and on only when that is gone: a message without one is debris that is swept, an envelope without its message a fault
+	 * that nobody mends. An entry in todo/ that is gone already was taken by the reader, and with it the message.
+	 */
+	if (s->made_todo && unlink(numbered(s, "todo", name, sizeof name)) == -1) {
+		return;
 	}
-	if (s->made_intd) {
-		unlink(numbered(s, "intd", name, sizeof name));
+	if (s->made_intd && unlink(numbered(s, "intd", name, sizeof name)) == -1 && errno != ENOENT) {
+		return;
 	}
 	unlink(queue_name(s, name, sizeof name));
 }
@@ -289,11 +292,9 @@ queue_commit(struct spool *s, const struct envelope *e)
 		saved = errno;
 		rc = -1;
 	}
-	if (rc == 0 && (rc = close(s->fd)) == -1) {
-		saved = errno;
-		queue_remove(s);
-	}
 	if (rc == 0) {
+		/* It was for reading, and all is flushed: an error could say nothing more, and nothing may be removed behind it. */
+		close(s->fd);
 		s->fd = -1;
 		pull_trigger();
 	} else {
@@ -554,13 +555,14 @@ spool_abort(struct spool *s)
 	int saved = errno;
 
 	if (s->fd != -1) {
-		close(s->fd);
-		s->fd = -1;
+		/* While the file is open, its number is ours; a moment later another session may have it, and names that look like ours. */
 		if (s->kind == SPOOL_QUEUE) {
 			queue_remove(s);
 		} else {
 			maildir_remove(s);
 		}
+		close(s->fd);
+		s->fd = -1;
 	}
 	errno = saved;
 }

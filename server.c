@@ -13,6 +13,7 @@
 #include "log.h"
 #include "nursery.h"
 #include "radius.h"
+#include "slots.h"
 #include "str.h"
 
 #include <errno.h>
@@ -52,130 +53,6 @@ static struct server {
 	int64_t log_second;
 	unsigned log_lines, log_lost; /* lines about refused connections in this second */
 } server;
-
-/* ---- slots ---- */
-
-static struct share_slot *
-slots(void)
-{
-	return server.house.share->slot;
-}
-
-static int
-slot_used(const struct share_slot *s)
-{
-	return atomic_load(&s->warden) != 0 || atomic_load(&s->smtp) != 0;
-}
-
-/* A guest: not logged in, and not on its way out either, by force if it must be (see end_evicted()). */
-static int
-is_guest(const struct share_slot *s)
-{
-	return slot_used(s) && !atomic_load(&s->loggedin) && s->evicted == 0;
-}
-
-struct census {
-	unsigned guests, addr, addr_prelogin, spare;
-	int free;   /* index of a free slot, -1 = none */
-	int oldest; /* the guest who has waited longest, and long enough to be sent away, -1 = none */
-};
-
-static void
-take_census(struct census *c, const struct addr *client)
-{
-	int64_t limit = mono_ms() - PRELOGIN_EVICT_SECONDS * INT64_C(1000);
-
-	memset(c, 0, sizeof *c);
-	c->free = c->oldest = -1;
-	for (int i = 0; i < SESSIONS_MAX; i++) {
-		const struct share_slot *s = &slots()[i];
-		int same;
-
-		if (!slot_used(s)) {
-			c->free = c->free == -1 ? i : c->free;
-			c->spare++;
-			continue;
-		}
-		same = addr_same_client(client, &s->client);
-		c->addr += (unsigned)same;
-		c->addr_prelogin += (unsigned)(same && !atomic_load(&s->loggedin));
-		if (!is_guest(s)) {
-			continue;
-		}
-		c->guests++;
-		if (s->start < limit && (c->oldest == -1 || s->start < slots()[c->oldest].start)) {
-			c->oldest = i;
-		}
-	}
-}
-
-/*
- * Of the networks that have more guests than the client's own, take the one that has most, and of those the one who has waited longest; -1 when
- * there is none. Who holds all places, with many addresses or many connections, then cannot keep out somebody from elsewhere. A network is
- * a /24, or a /48 of IPv6: so much one attacker easily has. Two that fall into one bucket are taken for one, which does little harm.
- */
-static int
-crowding_guest(const struct addr *client)
-{
-	uint16_t held[512] = { 0 };
-	uint16_t own, most;
-	int found = -1;
-
-	for (int i = 0; i < SESSIONS_MAX; i++) {
-		if (is_guest(&slots()[i])) {
-			held[addr_network(&slots()[i].client) % 512]++;
-		}
-	}
-	most = own = held[addr_network(client) % 512];
-	for (int i = 0; i < SESSIONS_MAX; i++) {
-		const struct share_slot *s = &slots()[i];
-		uint16_t n = is_guest(s) ? held[addr_network(&s->client) % 512] : 0;
-
-		if (n > most || (n == most && n > own && s->start < slots()[found].start)) {
-			most = n;
-			found = i;
-		}
-	}
-	return found;
-}
-
-/* The parent of a process, from /proc; -1 when it cannot be told. */
-static pid_t
-parent_of(pid_t pid)
-{
-	char path[48], stat[1024];
-	const char *p;
-	uint64_t parent;
-	long n;
-
-	str_fmt(path, sizeof path, "/proc/%d/stat", (int)pid);
-	n = file_read(path, stat, sizeof stat - 1);
-	if (n <= 0) {
-		return -1;
-	}
-	stat[n] = '\0';
-	p = strrchr(stat, ')');
-	/* `) S 123 ...`: the state, then the parent */
-	if (p == NULL || strlen(p) < 5 || parse_u64(p + 4, strspn(p + 4, "0123456789"), INT32_MAX, &parent) == -1) {
-		return -1;
-	}
-	return (pid_t)parent;
-}
-
-/* Signal a process of a slot. Its pid stands in memory that wardens can write to, so only a child of ours is believed. */
-static void
-signal_child(pid_t pid, int sig)
-{
-	if (pid > 1 && parent_of(pid) == getpid()) {
-		kill(pid, sig);
-	}
-}
-
-static void
-signal_smtp(const struct share_slot *s, int sig)
-{
-	signal_child(atomic_load(&s->smtp), sig);
-}
 
 /* ---- signals ---- */
 
@@ -373,84 +250,26 @@ refuse(int fd, enum profile p, const struct addr *client, const char *why)
 	close(fd);
 }
 
-/* A guest makes room for a client. 0, or -1 when there is none who must. */
-static int
-evict(const struct census *c, const struct addr *client)
-{
-	int i = crowding_guest(client);
-
-	i = i == -1 ? c->oldest : i;
-	if (i == -1) {
-		return -1;
-	}
-	slots()[i].evicted = mono_ms();
-	signal_smtp(&slots()[i], SIGTERM);
-	return 0;
-}
-
-/* Those who were told to go `seconds` ago and did not are ended. */
-static void
-end_evicted(int seconds)
-{
-	int64_t limit = mono_ms() - seconds * INT64_C(1000);
-
-	for (int i = 0; i < SESSIONS_MAX; i++) {
-		const struct share_slot *s = &slots()[i];
-
-		if (slot_used(s) && s->evicted != 0 && s->evicted < limit) {
-			signal_smtp(s, SIGKILL);
-		}
-	}
-}
-
-/* Is there room for one more from this address? A slot's index, or -1 and why. */
-static int
-find_room(const struct addr *client, const char **why)
-{
-	struct census c;
-
-	take_census(&c, client);
-	*why = "sessions-address";
-	if (c.addr >= SESSIONS_PER_ADDR) {
-		return -1;
-	}
-	*why = "prelogin-address";
-	if (c.addr_prelogin >= PRELOGIN_PER_ADDR) {
-		return -1;
-	}
-	if (c.spare <= SESSIONS_MAX / 16) {
-		end_evicted(0); /* no time for those who take theirs */
-	}
-	*why = "sessions-total";
-	if (c.free == -1) {
-		evict(&c, client); /* for the next one */
-		return -1;
-	}
-	*why = "prelogin-total";
-	if (c.guests >= PRELOGIN_MAX && evict(&c, client) == -1) {
-		return -1;
-	}
-	return c.free;
-}
-
 static void
 start_session(struct session *se, int fd)
 {
-	struct share_slot *s = &slots()[se->slot];
+	struct share_slot *s;
 	pid_t warden, smtp;
 	int rc;
 
 	session_name(se);
-	memcpy(s->sid, se->sid, sizeof s->sid);
-	s->client = se->client;
-	s->start = mono_ms();
-	s->evicted = 0;
-	atomic_store(&s->loggedin, 0);
+	s = slots_begin(se->slot, &se->client, se->sid);
 	rc = nursery_bear(&server.house, se, fd, &warden, &smtp);
 	atomic_store(&s->warden, (int32_t)warden);
 	atomic_store(&s->smtp, (int32_t)smtp);
 	if (rc == -1) {
-		refuse(fd, se->listen->profile, &se->client, "fork-failed");
+		if (smtp > 0) {
+			/* Without a warden it says 421 itself, which must not be said twice. */
+			log_refused(&se->client, "fork-failed");
+			close(fd);
+		} else {
+			refuse(fd, se->listen->profile, &se->client, "fork-failed");
+		}
 		server.pause_until = mono_ms() + 200;
 		return;
 	}
@@ -486,7 +305,7 @@ accept_one(const struct listener *l)
 		close(fd);
 		return;
 	}
-	se.slot = find_room(&se.client, &why);
+	se.slot = slots_find_room(&se.client, &why);
 	if (se.slot == -1) {
 		refuse(fd, se.listen->profile, &se.client, why);
 		return;
@@ -497,45 +316,12 @@ accept_one(const struct listener *l)
 /* ---- children ---- */
 
 static void
-warden_gone(struct share_slot *s, int status)
-{
-	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM) {
-		log_msg(LOG_ERR, "crash", "warden died by signal %d", WTERMSIG(status));
-		server.crashed = 1;
-	} else if (WIFEXITED(status) && WEXITSTATUS(status) == WARDEN_SMTP_CRASHED) {
-		server.crashed = 1;
-	}
-	/* Left over when the warden was killed, or when smtp has let go of it but lives on. */
-	signal_smtp(s, SIGKILL);
-	atomic_store(&s->loggedin, 0);
-	atomic_store(&s->warden, 0);
-}
-
-static void
-smtp_gone(struct share_slot *s, int status)
-{
-	struct log_line l;
-	char text[ADDR_TEXT_MAX];
-
-	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM) {
-		log_begin(&l, LOG_ERR, "crash");
-		log_mem(&l, "sid", s->sid, strnlen(s->sid, sizeof s->sid));
-		log_str(&l, "client", addr_text(&s->client, text));
-		log_str(&l, "role", "smtp");
-		log_num(&l, "signal", WTERMSIG(status));
-		log_end(&l);
-		server.crashed = 1;
-	}
-	atomic_store(&s->smtp, 0);
-}
-
-static void
 reap_children(void)
 {
 	pid_t pid;
 	int status;
 
-	got_child = server.lingering = 0;
+	got_child = 0;
 	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
 		if (pid == server.resolver) {
 			resolver_done(status);
@@ -546,46 +332,9 @@ reap_children(void)
 			server.crashed = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? 1 : server.crashed;
 			continue;
 		}
-		for (int i = 0; i < SESSIONS_MAX; i++) {
-			if (atomic_load(&slots()[i].warden) == pid) {
-				warden_gone(&slots()[i], status);
-				break;
-			}
-			if (atomic_load(&slots()[i].smtp) == pid) {
-				smtp_gone(&slots()[i], status);
-				break;
-			}
-		}
+		server.crashed |= slots_reaped(pid, status);
 	}
-	for (int i = 0; i < SESSIONS_MAX && !server.lingering; i++) {
-		server.lingering = atomic_load(&slots()[i].warden) == 0 && atomic_load(&slots()[i].smtp) != 0;
-	}
-}
-
-static unsigned
-running(void)
-{
-	unsigned n = 0;
-
-	for (int i = 0; i < SESSIONS_MAX; i++) {
-		n += (unsigned)slot_used(&slots()[i]);
-	}
-	return n;
-}
-
-/* End sessions that began before `older_than`: smtp at once, and the warden by SIGTERM, on which it removes what is unfinished in the spool,
- * or by SIGKILL. */
-static void
-kill_sessions(int64_t older_than, int sig)
-{
-	for (int i = 0; i < SESSIONS_MAX; i++) {
-		const struct share_slot *s = &slots()[i];
-
-		if (slot_used(s) && s->start <= older_than) {
-			signal_smtp(s, SIGKILL);
-			signal_child(atomic_load(&s->warden), sig);
-		}
-	}
+	server.lingering = slots_lingering();
 }
 
 /* ---- reload, re-execution, the end ---- */
@@ -712,7 +461,7 @@ wait_for_event(struct pollfd *p, unsigned n)
 {
 	static const sigset_t none;
 	int64_t now = mono_ms();
-	int64_t until = running() > 0 ? now + TICK_MS : INT64_MAX;
+	int64_t until = slots_running() > 0 ? now + TICK_MS : INT64_MAX;
 	struct timespec ts;
 
 	if (server.resolve_at < until) {
@@ -778,9 +527,9 @@ serve_loop(void)
 		if (server.listen_at <= mono_ms()) {
 			open_listeners();
 		}
-		end_evicted(PRELOGIN_EVICT_SECONDS);
-		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000), SIGTERM);
-		kill_sessions(mono_ms() - (TIMEOUT_SESSION + 150) * INT64_C(1000), SIGKILL);
+		slots_end_evicted(PRELOGIN_EVICT_SECONDS);
+		slots_kill(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000), SIGTERM);
+		slots_kill(mono_ms() - (TIMEOUT_SESSION + 150) * INT64_C(1000), SIGKILL);
 		if (server.crashed && !got_term && mono_ms() >= server.reexec_after) {
 			reexec();
 		}
@@ -796,17 +545,13 @@ drain(void)
 
 	listen_close(&server.listeners);
 	nursery_stop();
-	for (int i = 0; i < SESSIONS_MAX; i++) {
-		if (slot_used(&slots()[i])) {
-			signal_smtp(&slots()[i], SIGTERM);
-		}
-	}
-	while ((left = running()) > 0 && mono_ms() < deadline + 3000) {
+	slots_drain();
+	while ((left = slots_running()) > 0 && mono_ms() < deadline + 3000) {
 		static const sigset_t none;
 		struct timespec ts = { .tv_nsec = 200 * 1000000L };
 
 		if (mono_ms() >= deadline) {
-			kill_sessions(INT64_MAX, mono_ms() < deadline + 2000 ? SIGTERM : SIGKILL);
+			slots_kill(INT64_MAX, mono_ms() < deadline + 2000 ? SIGTERM : SIGKILL);
 		}
 		ppoll(NULL, 0, &ts, &none);
 		reap_children();
@@ -916,6 +661,7 @@ set_up(int share)
 		log_msg(LOG_ERR, "stop", "no shared memory: %s", strerror(errno));
 		return 111;
 	}
+	slots_use(server.house.share);
 	new_radius_generation();
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && SECCOMP) {
 		log_msg(

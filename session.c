@@ -178,6 +178,13 @@ serve(struct warden *w)
 		if (rc == 1) {
 			return WARDEN_FAILED;
 		}
+		if (n == -1 && errno != EBADMSG && errno != EMSGSIZE && !warden_stop) {
+			warden_event(&l, w, LOG_ERR, "limit");
+			log_text(&l, "msg", "cannot hear smtp");
+			log_text(&l, "error", strerror(errno));
+			log_end(&l);
+			return WARDEN_FAILED;
+		}
 		if (n == -1 || rc == -1) {
 			uint32_t type = 0;
 

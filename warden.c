@@ -483,16 +483,17 @@ on_data(struct warden *w, union msg_any *any)
 	struct buf head;
 	int64_t now = time(NULL);
 	enum verdict v = V_OK;
-	int fd = -1;
+	int room, fd = -1;
 
 	if (any->data.helo_len >= sizeof any->data.helo) {
 		return -1;
 	}
 	w->esmtp = any->data.esmtp != 0;
 	/* Others may have filled the disk since MAIL; and a Maildir takes a copy for each recipient. */
-	if (spool_room(&w->spool, w->size * (w->spool.kind == SPOOL_MAILDIR ? w->env.rcpts : 1)) != 0) {
-		log_refusal(w, "data", V_NO_SPACE, NULL);
-		return answer_verdict(w, MSG_DATA, V_NO_SPACE, -1);
+	room = spool_room(&w->spool, w->size * (w->spool.kind == SPOOL_MAILDIR ? w->env.rcpts : 1));
+	if (room != 0) {
+		log_refusal(w, "data", (enum verdict)room, NULL);
+		return answer_verdict(w, MSG_DATA, (enum verdict)room, -1);
 	}
 	buf_init(&head, mem, sizeof mem);
 	if (spool_begin(&w->spool, &w->env, &head, now) == -1) {

@@ -12,7 +12,8 @@
  *       kill 0      SIGKILL instead of the call       signal S   the signal S instead of the call
  *       fail E      errno E instead of the call       short N    the call's third argument, a length, becomes N at most
  *       hold 0      wait for `go` before the call     note 0     nothing
- *   clear      drop all rules          arm    count from 1 with the next call; waits until the process waits for something
+ *   clear      drop all rules, and stop counting
+ *   arm        count from 1 with the next call; waits until the process waits for something
  *   go         end a hold              sync   say so when all before has been done
  *
  * At the end of stdin the process is let go. Lines on stdout have fields separated by tabs: `call` when a counted call returns and `hit` when
@@ -432,6 +433,7 @@ command(const char *line)
 		add_rule(line);
 	} else if (strcmp(line, "clear") == 0) {
 		rule_count = 0;
+		armed = arm_wanted = 0;
 	} else if (strcmp(line, "arm") == 0) {
 		armed = 0;
 		/* One that is not born yet, or that sits in a call which waits: its next call is the first. */

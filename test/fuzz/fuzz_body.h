@@ -147,7 +147,8 @@ fuzz_body_want(uint8_t *to, const uint8_t *p, size_t len, unsigned flags, struct
 	fuzz_header(h, text, n, sizeof((struct body *)0)->hold);
 	snprintf(add, sizeof add, "%s%s", (flags & 4) != 0 && !h->date ? FUZZ_DATE : "",
 	    (flags & 8) != 0 && !h->msgid ? FUZZ_MSGID : "");
-	if (add[0] != '\0' && !h->blank) {
+	/* A first line that folds must not go on with our trace. */
+	if (!h->blank && (add[0] != '\0' || (h->end == 0 && text[0] <= ' '))) {
 		strcat(add, "\n");
 	}
 	more = strlen(add);

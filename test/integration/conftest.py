@@ -10,9 +10,11 @@ import tempfile
 
 import pytest
 
+import faults
 import harness
 import hostile
 import radius
+import stepper
 import tools
 import trickle as trickle_clients
 import variant
@@ -84,9 +86,7 @@ def server(shared_server):
     return shared_server
 
 
-@pytest.fixture
-def make_server(work, house, radius_conf):
-    """A function that starts a server of the test's own; see harness.Server for its arguments."""
+def factory(work, house, radius_conf):
     made = []
 
     def make(radius=radius_conf, **kw):
@@ -103,6 +103,50 @@ def make_server(work, house, radius_conf):
                 s.process.kill()
     if errors:
         raise errors[0]
+
+
+@pytest.fixture
+def make_server(work, house, radius_conf):
+    """A function that starts a server of the test's own; see harness.Server for its arguments."""
+    yield from factory(work, house, radius_conf)
+
+
+@pytest.fixture
+def make_ram_server(ram, house, radius_conf):
+    """The same, with homes on an ext4 that need not wait for a disk."""
+    yield from factory(ram, house, radius_conf)
+
+
+@pytest.fixture
+def serve_kind(make_ram_server, ram_tmpfs, house, radius_conf):
+    """A function that starts a server for a kind of faults.KINDS; see faults.serve()."""
+    without_journal = factory(ram_tmpfs, house, radius_conf)
+    make = next(without_journal)
+
+    def serve(kind, **kw):
+        return faults.serve(make if kind.endswith("tmpfs") else make_ram_server, kind.split()[0], **kw)
+    yield serve
+    next(without_journal, None)
+
+
+@pytest.fixture(scope="session")
+def ram(work):
+    """A directory on an ext4 with a journal, in memory. Needs root."""
+    with faults.ext4(work, "ram", 384) as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def ram_tmpfs(work):
+    """And one on a tmpfs, where the spool's writers flush more."""
+    with faults.mounted(os.path.join(work, "ram.tmpfs"), "-t", "tmpfs", "-o", "mode=755", "none") as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def stepping(work):
+    """The stepper's binary."""
+    return stepper.build(work)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import contextlib
+import ctypes
 import itertools
 import os
 import re
@@ -15,12 +16,48 @@ import smtpc
 import tools
 from tools import ROOT, poll
 
-KINDS = ("queue", "maildir", "maildir-plain")
+# Kinds of spool, and where they lie; serve_kind() of conftest.py makes a server for one. Without a word on a journaling ext4.
+KINDS = ("queue", "maildir", "maildir-plain", "queue on tmpfs", "maildir on tmpfs")
 INSIDE = {"inside": harness.LISTEN["inside"]}
 RCPTS = ("ann@far.example", "bob@far.example")
+CLONE_NEWNS = 0x20000
 SPOOL = r"pid|mess|intd|todo|tmp|new"  # directories in which a warden writes
 
 _tags = itertools.count(1)
+
+
+def private_mounts():
+    """Mounts of this process end with it at the latest. Only for what is started from now on, and in this thread, which is the main one."""
+    if not getattr(private_mounts, "done", False):
+        private_mounts.done = True
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        tools.run("mount", "--make-rprivate", "/")
+
+
+@contextlib.contextmanager
+def mounted(path, *words):
+    """Make a directory and mount something there."""
+    private_mounts()
+    os.mkdir(path, 0o755)
+    tools.run("mount", *words, path)
+    try:
+        yield path
+    finally:
+        tools.run("umount", "-l", path)
+        os.rmdir(path)
+
+
+@contextlib.contextmanager
+def ext4(work, name, mib, *words):
+    """Make and mount a file system, `words` for mkfs, whose disk is a file in memory. Its directory."""
+    with mounted(os.path.join(work, name + ".disk"), "-t", "tmpfs", "-o", "size=%dm" % (mib + 8), "none") as top:
+        image = os.path.join(top, "image")
+        with open(image, "wb") as f:
+            f.truncate(mib << 20)
+        tools.run("mkfs.ext4", "-q", "-F", "-m", "0", *words, image)
+        with mounted(os.path.join(work, name), "-o", "loop,errors=remount-ro", image) as path:
+            yield path
 
 
 def message(octets=0):
@@ -208,7 +245,7 @@ class Bystanders:
 
     def __init__(self, server, known):
         self.server, self.known, self.sent, self.fault, self.slowest = server, known, [], None, 0
-        self.patient = server.session("inside")
+        self.patient, self.warden, _ = known_session(server)
         self.patient.envelope(rcpts=RCPTS)
         self.patient.cmd("DATA", 354)
         self.tag, text = message()
@@ -237,6 +274,14 @@ class Bystanders:
     def pause(self):
         """A context in which only the patient one's file is being written."""
         return self.sending
+
+    def sweep(self, spool):
+        """Remove debris, but for the file of the patient one's message."""
+        with self.pause():
+            for f in spool.debris():
+                path = os.path.join(spool.top, f)
+                if not tools.read(path).startswith(b"Received: (qmail %d " % self.warden):
+                    os.unlink(path)
 
     def end(self):
         """Their sessions ended as they should; returns the tags of what was acknowledged."""
@@ -270,3 +315,9 @@ def quiet(server):
     """No session is left, and no process of one."""
     poll(lambda: sorted(children(server.pid).values()) == ["stile-smtps", "stile-wardens"],
          "the end of all sessions, there are %r" % (children(server.pid),))
+
+
+def quiet_but(server, sessions):
+    """As many sessions are left."""
+    poll(lambda: len([n for n in children(server.pid).values() if " " in n]) == 2 * sessions,
+         "%d sessions to be left, there are %r" % (sessions, children(server.pid)))

@@ -103,63 +103,114 @@ async def churn(job):
     say(seen=seen)
 
 
-async def stream(job):
-    """
-    One connection: say `first`, then `again` as often as `times` says, in big writes, then `last`; count the replies. Without "read" they are
-    not read while we speak.
-    """
-    codes, tail, begin = collections.Counter(), [b""], time.monotonic()
-    reader, writer = await connect(job, job.get("source"))
+class Plain:
+    """A connection on which reading goes on when writing has failed, which asyncio's streams do not offer."""
 
-    async def listen():
+    def __init__(self, sock):
+        self.sock, self.loop = sock, asyncio.get_running_loop()
+
+    @classmethod
+    async def open(cls, job):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.bind((job["source"], 0))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", job["port"]))
+        return cls(sock)
+
+    async def read(self):
+        return await self.loop.sock_recv(self.sock, 1 << 16)
+
+    async def write(self, data):
+        await self.loop.sock_sendall(self.sock, data)
+
+    def close(self):
+        self.sock.close()
+
+
+class Tls:
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, job):
+        return cls(*await connect(job, job["source"]))
+
+    async def read(self):
+        return await self.reader.read(1 << 16)
+
+    async def write(self, data):
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def close(self):
+        self.writer.transport.abort()
+
+
+class Replies:
+    """Counts the replies on a connection, by code, as they come."""
+
+    def __init__(self, conn):
+        self.conn, self.codes, self.tail = conn, collections.Counter(), b""
+        self.task = asyncio.create_task(self.listen())
+
+    async def listen(self):
+        rest = b""
         try:
             while True:
-                line = await reader.readline()
-                if not line:
-                    codes["end"] += 1
+                data = await self.conn.read()
+                if not data:
+                    self.codes["end"] += 1
                     return
-                if line[3:4] == b" ":
-                    codes[line[:3].decode("latin-1")] += 1
-                tail[0] = line
-        except (OSError, ValueError) as e:
-            codes[type(e).__name__] += 1
-    listener = asyncio.create_task(listen()) if job.get("read", True) else None
-    sent = 0
+                *lines, rest = (rest + data).split(b"\r\n")
+                self.codes.update(line[:3].decode("latin-1") for line in lines if line[3:4] == b" ")
+                self.tail = lines[-1] if lines else self.tail
+        except OSError as e:
+            self.codes[type(e).__name__] += 1
+
+
+async def stream(job):
+    """Say `first`, a line at a time; then `again` as often as `times` says, in big writes; then `last`. Returns what came back, by code."""
+    begin, sent = time.monotonic(), 0
+    conn = await (Tls if job.get("tls") else Plain).open(job)
+    replies = Replies(conn)
     try:
         for line in job.get("first", []):
-            writer.write(line.encode("latin-1"))
-            await writer.drain()
-            await asyncio.sleep(job.get("pause", 0.02))
+            await conn.write(line.encode("latin-1"))
+            await asyncio.sleep(0.02)
         again = job.get("again", "").encode("latin-1")
         times = job.get("times", 0)
         per = max(1, 60000 // max(1, len(again)))
-        while times > 0 and not (listener and listener.done()):
+        while times > 0 and not replies.task.done():
             n = min(per, times)
-            writer.write(again * n)
-            await writer.drain()
+            await conn.write(again * n)
             sent += n
             times -= n
-        writer.write(job.get("last", "").encode("latin-1"))
-        await writer.drain()
+        await conn.write(job.get("last", "").encode("latin-1"))
     except OSError:
         pass
-    say(sent=sent, seconds=time.monotonic() - begin)
-    if job.get("hold"):
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    if listener:
-        try:
-            await asyncio.wait_for(listener, 60)
-        except asyncio.TimeoutError:
-            codes["hung"] += 1
-    say(codes=codes, tail=tail[0].decode("latin-1"), seconds=time.monotonic() - begin)
-    writer.transport.abort()
+    try:
+        await asyncio.wait_for(replies.task, job.get("patience", 60))
+    except asyncio.TimeoutError:
+        replies.codes["hung"] += 1
+    conn.close()
+    return {"sent": sent, "codes": replies.codes, "tail": replies.tail.decode("latin-1"), "seconds": time.monotonic() - begin}
+
+
+async def streams(job):
+    """Several of these, some at a time."""
+    gate = asyncio.Semaphore(job.get("at_once", 6))
+
+    async def one(name):
+        async with gate:
+            return name, await stream(job["jobs"][name])
+    say(results=dict(await asyncio.gather(*[one(name) for name in job["jobs"]])))
 
 
 def main():
     job = json.loads(sys.argv[1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
-    asyncio.run({"idle": idle, "churn": churn, "stream": stream}[job["mode"]](job))
+    asyncio.run({"idle": idle, "churn": churn, "streams": streams}[job["mode"]](job))
 
 
 main()

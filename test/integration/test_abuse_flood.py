@@ -42,7 +42,6 @@ def test_idle_crowd(besieged, crowd):
         served = len(w.seconds)
         tools.poll(lambda: len(w.seconds) >= served + 3, "customers beside the crowd")
         attacker.leave()
-    print(seen, w.seconds)
     assert sum(seen.values()) == 1000 and set(seen) <= {"220", "421", "open"}, seen
     assert w.messages == []
 
@@ -69,3 +68,86 @@ def test_descriptors_on_their_way(work, count, release):
         held.release()
         server.take()
         server.stop()
+
+
+def test_churn(besieged):
+    """Thousands of connections that come and go in every way there is: main's work for each stays small, and two log lines are all it leaves."""
+    total = 20000 if tools.LONG else 2500
+    ports = [besieged.port[p] for p in ("smtp", "submission", "submissions")]
+    sources = ["127.210.%d.%d" % (n // 200, n % 200 + 1) for n in range(400)]
+    with Watch(besieged, cpu=total * 0.0005, lines=12) as w:
+        attacker = Attacker(mode="churn", sources=sources, ports=ports, how=["close", "reset", "speak", "half"], total=total, seconds=300, at_once=40)
+        seen = attacker.result()["seen"]
+        attacker.leave()
+    assert seen["done"] == total and w.messages == []
+
+
+def test_one_address_opens_all_it_may(besieged):
+    """20 sessions without a login, on whatever ports; all others are told so, or on the TLS port closed without an octet in the clear."""
+    ports = [besieged.port[p] for p in ("smtp", "submission", "submissions", "inside")]
+    source = tools.fresh_address()
+    with Watch(besieged) as w:
+        attacker = Attacker(mode="idle", sources=[source], ports=ports, mute=[besieged.port["submissions"]], total=20, at_once=1)
+        assert sum(attacker.result()["seen"].values()) == 20
+        for profile in ("smtp", "submission", "submissions", "inside"):
+            for _ in range(5):
+                with smtpc.Client(("127.0.0.1", besieged.port[profile]), source, hello=False) as c:
+                    if profile == "submissions":
+                        assert c.rest() == b""
+                    else:
+                        assert c.reply(421).raw == b"421 4.7.0 too many connections, try again later\r\n"
+                        c.closed()
+        attacker.leave()
+    assert w.messages == []
+
+
+def logged_in_sessions(server, source, count):
+    """As many as there may be; and what the next one hears."""
+    clients = [server.session("submissions", source=source) for _ in range(count)]
+    with smtpc.Client(("127.0.0.1", server.port["smtp"]), source, hello=False) as c:
+        c.reply(421)
+    return clients
+
+
+def test_a_customer_opens_all_it_may(besieged):
+    """A login makes room for more, but for no more than 40; who holds them all holds up nobody else."""
+    with Watch(besieged) as w:
+        clients = logged_in_sessions(besieged, tools.fresh_address(), 40)
+        served = len(w.seconds)
+        tools.poll(lambda: len(w.seconds) >= served + 2, "other customers")
+        for c in clients:
+            c.close()
+
+
+IPV6 = {"smtp": "smtp [2001:db8:0:1::25]:{}", "submissions": "submissions 127.0.0.1:{}", "submission": "submission 127.0.0.1:{}"}
+
+
+@pytest.mark.root
+def test_ipv6_networks(make_server):
+    """
+    An IPv6 client is its /64: all addresses of one share one allowance. And a /48 full of them, as one customer of a provider gets, does not
+    keep others out. In a network of its own, where any address of the prefix can be used.
+    """
+    server = make_server(listen=IPV6, wrap=["unshare", "--net", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind && ip link set lo up && ip -6 route add local 2001:db8::/32 dev lo && "
+                                            "ip -6 addr add 2001:db8:0:1::25/128 dev lo nodad && exec \"$@\"", "sh"])
+    inside = ["nsenter", "--net=/proc/%d/ns/net" % server.pid]
+
+    def attack(sources, total):
+        a = Attacker(wrap=inside, mode="idle", host="2001:db8:0:1::25", sources=sources, ports=[server.port["smtp"]], total=total)
+        return a, a.result()["seen"]
+    one, seen = attack(["2001:db8:77:1:%x::%x" % (n * 257, n + 1) for n in range(40)], 40)
+    assert seen == {"220": 20, "421": 20}
+    other, seen = attack(["2001:db8:77:2::1"], 1)
+    assert seen == {"220": 1}
+    one.leave()
+    other.leave()
+    tools.poll(lambda: not server.pairs(), "the end of all sessions")
+    many, seen = attack(["2001:db8:66:%x::1" % n for n in range(60)], 600)
+    assert seen["220"] == 384, seen
+    begin = time.monotonic()
+    other, seen = attack(["2001:db8:55:%x::1" % n for n in range(3)], 3)
+    assert seen == {"220": 3}
+    assert time.monotonic() - begin < 5
+    many.leave()
+    other.leave()
+    tools.poll(lambda: not server.pairs(), "the end of all sessions")

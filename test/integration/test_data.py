@@ -54,13 +54,39 @@ def test_qmail_22_23_24_octets(server, profile, name):
 
 
 @pytest.mark.parametrize("message", [b"", b"\r\n", b"no header\r\n", b"\r\nbody only\r\n", b"Subject: header only\r\n",
-                                     b"..\r\n", b": odd\r\n\r\nx\r\n", b" folded first\r\n\r\nx\r\n"])
+                                     b"..\r\n", b": odd\r\n\r\nx\r\n"])
 def test_odd_messages_on_port_25(server, message):
     """Relayed mail gets no fields but Received."""
     with server.session("smtp") as c:
         m = server.message(c.mail(message, rcpts=["you@local.example"]))
     assert m.body == smtpc.stored(message)
     assert m.data.endswith(b"\n")
+
+
+@pytest.mark.parametrize("first", [b" (HELO mail.bank.example)", b"\tby mail.bank.example", b" ", b"\t", b". folded", b"  Subject: x", b" " * 100])
+@pytest.mark.parametrize("how", ["data", "bdat"])
+@pytest.mark.parametrize("profile", ["smtp", "submissions"])
+def test_nobody_goes_on_with_our_received(server, profile, how, first):
+    """
+    A first line that begins with white space became part of the trace line that the server had just written: a stranger could add words to
+    what it says about him. It is text, and stands behind an empty line.
+    """
+    message = first + b"\r\nSubject: hidden\r\n\r\ntext\r\n"
+    text = message.replace(b"\r\n", b"\n")
+    with server.session(profile) as c:
+        if how == "data":
+            m = server.message(c.mail(message, rcpts=["you@local.example"]))
+            text = text[1:] if first[:1] == b"." else text
+        else:
+            c.envelope(rcpts=["you@local.example"])
+            c.send(b"BDAT %d LAST\r\n" % len(message) + message)
+            m = server.message(c.reply(250))
+    header, body = m.data.split(b"\n\n", 1)
+    if how == "bdat" and first[:1] == b".":
+        return  # a dot is no white space
+    assert body == text
+    assert b"bank" not in header and b"hidden" not in header and not header.endswith((b" ", b"\t"))
+    assert header.count(b"Received: ") == 2
 
 
 def test_every_split_of_the_end(server):

@@ -11,6 +11,7 @@ import pytest
 import faults
 import smtpc
 import stepper
+import tools
 from faults import KINDS, RCPTS, SPOOL, message
 from tools import poll
 
@@ -21,14 +22,9 @@ CANNOT_FAIL = ("getpid", "gettid", "getppid", "getrandom")
 ERRORS = NO_SPACE + ("EIO", "EMFILE", "ENFILE", "ENOMEM", "EROFS", "EINTR")
 
 
-@pytest.fixture(scope="session")
-def stepping(work):
-    return stepper.build(work)
-
-
 @pytest.fixture(params=KINDS)
-def spool(request, make_server):
-    return faults.serve(make_server, request.param)[1]
+def spool(request, serve_kind):
+    return serve_kind(request.param)[1]
 
 
 def is_talk(call):
@@ -80,6 +76,7 @@ class Trial:
         goes_on = reply is not None and not reply == 421 and faults.said_to_rest(self.c)
         self.s.sync()
         self.s.clear()
+        self.s.sync()
         calls, hits = self.s.calls, self.s.hits
         if not goes_on:
             self.c.rest()
@@ -125,7 +122,7 @@ def fail_each(spool, stepping, victim, octets, errors):
     t = Trial(spool, stepping, victim, octets)
     _, calls, _, _ = t.one((stepper.ALWAYS, "note"))
     spool_calls = [c for c in calls if is_promise(c)]
-    assert len(spool_calls) > (8 if victim == "warden" else 0), calls
+    assert len(spool_calls) >= (6 if victim == "warden" else 1), calls
     wrong = []
     for call in [c for c in calls if c.name not in CANNOT_FAIL]:
         for error in errors:
@@ -165,7 +162,9 @@ def fail_each(spool, stepping, victim, octets, errors):
 
 def test_each_call_fails(spool, stepping):
     spool.server.crash_expected = True
-    wrong = fail_each(spool, stepping, "warden", 0, ERRORS) + fail_each(spool, stepping, "smtp", 40000, ERRORS)
+    # In the short form, of the spools that differ in how they flush, one gets all errors.
+    errors = ERRORS if tools.LONG or "/ram/" in spool.top else ("ENOSPC", "EIO")
+    wrong = fail_each(spool, stepping, "warden", 0, errors) + fail_each(spool, stepping, "smtp", 40000, errors)
     assert not wrong, "\n".join(wrong)
 
 
@@ -183,8 +182,8 @@ def test_disk_dies(spool, stepping):
         for error in ("EIO", "EROFS"):
             reply, calls, hits, goes_on = t.one(*[(call.count, "fail", error, stepper.ALWAYS, name) for name in names])
             what = "%s from call %d on: %r, %r" % (error, call.count, reply, hits)
-            done = not any(is_promise(h) for h in hits)
-            if not (reply == 250 if done else reply == 451 and reply.enhanced == "4.3.0"):
+            refused = reply == 451 and reply.enhanced == "4.3.0" and any(h.about(SPOOL) or h.name == "statfs" for h in hits)
+            if not refused and not (reply == 250 and not any(is_promise(h) for h in hits)):
                 wrong.append("wrong reply, " + what)
             seen = spool.visible(t.known)
             if reply == 250 and sorted(seen.get(t.tag, [])) != sorted(RCPTS):
@@ -240,7 +239,8 @@ def test_short_writes_and_reads(spool, stepping, victim, octets):
     # A short line of the log would be no line.
     log = [c.count for c in calls if c.fd.endswith("/log")]
     everything = min(log + [len(calls)]) - 1
-    cases += [[(1, "short", n, everything, name) for name in ("read", "write", "pread64")] for n in (1000, 4097)]
+    longest = max(c.result for c in some)
+    cases += [[(1, "short", n, everything, name) for name in ("read", "write", "pread64")] for n in (longest // 2, longest - 1)]
     for rules in cases:
         reply, _, hits, goes_on = t.one(*rules)
         assert hits and reply == 250 and goes_on, (rules, hits, reply)

@@ -291,6 +291,18 @@ test_missing_fields(void **state)
 		{ ADD_DATE, "Date: b\r\nhello\r\n.\r\n", "Date: b\nhello\n" },
 		{ ADD, "Date: d\r\nMessage-ID: m\r\nhello\r\n\r\n.\r\n", "Date: d\nMessage-ID: m\nhello\n\n" },
 		{ ADD, "A: b\r\n..c\r\n.\r\n", "A: b\n" BOTH "\n.c\n" },
+		/* a first line that would go on with the trace lines before it */
+		{ 0, " b: c\r\nD: e\r\n.\r\n", "\n b: c\nD: e\n" },
+		{ 0, "\tb\r\n.\r\n", "\n\tb\n" },
+		{ 0, " \r\n\r\n.\r\n", "\n \n\n" },
+		{ 0, ". b\r\n.\r\n", "\n b\n" },
+		{ 0, "\vb\r\n.\r\n", "\n\vb\n" },
+		{ BDAT, " b", "\n b\n" },
+		{ LENIENT, " b\n\r\n.\r\n", "\n b\n\n" },
+		{ 0, "A: b\r\n c\r\n.\r\n", "A: b\n c\n" },
+		{ 0, "A\r\n b\r\n.\r\n", "A\n b\n" },
+		{ ADD_DATE, "Date: b\r\n c\r\n.\r\n", "Date: b\n c\n" },
+		{ 0, "A: b\r\n\vc\r\n.\r\n", "A: b\n\vc\n" },
 		/* long first lines and names */
 		{ ADD, X78 ": b\r\n.\r\n", X78 ": b\n" BOTH },
 		{ ADD, X78 "x: b\r\n.\r\n", BOTH "\n" X78 "x: b\n" },

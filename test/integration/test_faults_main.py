@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""
+Faults of main and of the processes that sessions come from: killed at, or failing in, any call they make for a client, for a reload, for
+their own start. Main never dies of it and never spins, sessions that run go on, the next client is served, and nobody is left behind.
+"""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+import faults
+import smtpc
+import stepper
+import tools
+from faults import RCPTS, message
+from tools import poll
+
+pytestmark = [pytest.mark.release, pytest.mark.root]
+
+# Calls that cannot fail, or whose failure cannot be told from another cause.
+CANNOT_FAIL = ("getpid", "gettid", "getppid", "geteuid", "getrandom", "rt_sigreturn", "rt_sigaction", "rt_sigprocmask", "exit_group", "umask",
+               "brk", "munmap")
+
+
+@pytest.fixture
+def served(make_ram_server):
+    """A server, and a session that is in the midst of a message."""
+    server, spool = faults.serve(make_ram_server, "queue")
+    server.crash_expected = True
+    known = {}
+    return server, spool, known, faults.Bystanders(server, known)
+
+
+def end(served):
+    server, spool, known, others = served
+    acknowledged = others.end()
+    seen = spool.visible(known)
+    assert all(sorted(seen.get(tag, [])) == sorted(RCPTS) for tag in acknowledged)
+    faults.quiet(server)
+    assert server.process.poll() is None and not spool.debris()
+    spool.clean()
+
+
+def try_once(server, known):
+    """A client that comes and sends a message. What it got: True, or a reply, or None for a connection that was closed."""
+    try:
+        with server.session("inside") as c:
+            tag, text = message()
+            known[tag] = text
+            c.envelope(rcpts=RCPTS)
+            r = faults.send(c, text)
+            if r is not None and r == 250:
+                c.quit()
+                return True
+            return r
+    except (smtpc.Closed, ConnectionResetError, BrokenPipeError):
+        return None
+    except AssertionError as e:
+        refused = re.search(r"got b'(421|451|452) 4", str(e))
+        if refused:
+            return int(refused.group(1))
+        raise
+
+
+def served_soon(server, known, what, seconds=10):
+    """The next clients are served; a server that was out of something may have paused."""
+    poll(lambda: try_once(server, known) is True, "service again, " + what, seconds)
+
+
+# ---- Crashes ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("victim", ["warden", "smtp"])
+def test_crash_at_any_call(served, stepping, victim):
+    """
+    A signal that is a sign of an attack, at a few places of a message's way: main starts itself over, under its pid; the others' sessions, the
+    one in the midst of a message too, come through.
+    """
+    server, spool, known, _ = served
+    runs = 0
+    for n in (1, 3, 7, 11, 20) if victim == "warden" else (1, 4, 8):
+        c, *pids = faults.known_session(server)
+        tag, text = message()
+        known[tag] = text
+        c.envelope(rcpts=RCPTS)
+        with stepper.Stepper(stepping, pids[victim == "smtp"]) as s:
+            s.rule(n, "signal", signal.SIGSEGV)
+            assert s.arm()
+            r = faults.send(c, text)
+            assert not s.wait("never") and s.hits, (n, r)
+            assert r is None or r in (421, 451)
+            runs += 1
+        c.close()
+        poll(lambda: not any(map(faults.alive, pids)), "the pair to be gone")
+        served_soon(server, known, "after a crash at %d" % n)
+    assert len(server.log("crash", signal=11)) + len(server.log("crash", msg="warden died by signal 11")) == runs, server.tail()
+    assert server.log("reexec") and server.process.poll() is None
+    served[3].sweep(spool)
+    end(served)
+
+
+# ---- A client comes --------------------------------------------------------------------------------------------------
+
+def calls_for_client(server, known, pid, stepping, child=0):
+    """What `pid` (or its next child) does for one client."""
+    with stepper.Stepper(stepping, pid, child) as s:
+        s.rule(stepper.ALWAYS, "note")
+        s.arm()
+        assert try_once(server, known) is True
+        faults.quiet_but(server, 2)
+        s.sync()
+        return s.calls
+
+
+def who(server, role):
+    """(pid, which child) for the stepper; main's own when 0."""
+    wardens, smtps = server.nurseries()
+    return {"main": (server.pid, 0), "wardens": (wardens, 0), "smtps": (smtps, 0), "warden": (wardens, 1), "smtp": (smtps, 1)}[role]
+
+
+@pytest.mark.parametrize("role", ["main", "wardens", "smtps", "warden", "smtp"])
+def test_calls_for_a_client_fail(served, stepping, role):
+    """
+    Each call fails once that main, a nursery, or a session's process before the greeting makes. The client is served or told 421 or just let
+    go; the next one is served.
+    """
+    server, _, known, _ = served
+    calls = calls_for_client(server, known, *who(server, role)[:1], stepping, who(server, role)[1])
+    before = [c for c in calls if c.name not in CANNOT_FAIL][:40]
+    assert before
+    for call in before:
+        for error in ("ENOMEM", "EMFILE", "EINTR", "EIO"):
+            pid, child = who(server, role)
+            with stepper.Stepper(stepping, pid, child) as s:
+                s.rule(call.count, "fail", error)
+                s.arm()
+                got = try_once(server, known)
+                s.clear()
+                what = "%s: %s at %r: %r" % (role, error, call, got)
+                assert got is None or got is True or got in (421, 451), what
+            served_soon(server, known, what)
+            assert server.process.poll() is None, (server.process.poll(), what)
+    served[3].sweep(served[1])  # where a removal failed
+    end(served)
+
+
+@pytest.mark.parametrize("role", ["wardens", "smtps", "warden", "smtp"])
+def test_killed_while_a_client_comes(served, stepping, role):
+    """
+    kill -9 of a nursery, or of a new session's process, at any call it makes for a client. When it was a nursery the client is served all the
+    same if it was not yet told of him; in any case the next one is.
+    """
+    server, _, known, _ = served
+    pid, child = who(server, role)
+    calls = calls_for_client(server, known, pid, stepping, child)
+    for n in range(1, min(len(calls), 24) + 2):
+        pid, child = who(server, role)
+        with stepper.Stepper(stepping, pid, child) as s:
+            s.rule(n, "kill")
+            s.arm()
+            got = try_once(server, known)
+            assert got is None or got is True or got in (421, 451), (role, n, got)
+        served_soon(server, known, "%s killed at %d" % (role, n))
+    faults.quiet_but(server, 2)
+    assert server.process.poll() is None
+    served[3].sweep(served[1])
+    end(served)
