@@ -106,14 +106,18 @@ def test_crash_at_any_call(served, stepping, victim):
 # ---- A client comes --------------------------------------------------------------------------------------------------
 
 def calls_for_client(server, known, pid, stepping, child=0):
-    """What `pid` (or its next child) does for one client."""
-    with stepper.Stepper(stepping, pid, child) as s:
-        s.rule(stepper.ALWAYS, "note")
-        s.arm()
-        assert try_once(server, known) is True
-        faults.quiet_but(server, 2)
-        s.sync()
-        return s.calls
+    """What `pid` (or its next child) does for one client. Asked again when the child was gone before it could be watched."""
+    for _ in range(10):
+        with stepper.Stepper(stepping, pid, child) as s:
+            s.rule(stepper.ALWAYS, "note")
+            s.arm()
+            assert try_once(server, known) is True
+            faults.quiet_but(server, 2)
+            s.sync()
+            calls = s.calls
+        if calls:
+            break
+    return calls
 
 
 def who(server, role):
