@@ -209,7 +209,7 @@ call_32(long nr)
 
 /*
  * Do what p[0..len) says: H facts, S number and six arguments: a system call, J number: one of the 32-bit kind, w offset, octets: into the
- * scratch memory, r offset, length: out of it, L loop; in a warden K parent, pid: a slot that says that this pid is the smtp process of
+ * scratch memory, r offset, length: out of it, L loop, C crash; in a warden K parent, pid: a slot that says that this pid is the smtp process of
  * that one, and should have been gone long ago. Returns the length of `result`.
  */
 static size_t
@@ -259,6 +259,11 @@ execute(const uint8_t *p, size_t len)
 	case 'L':
 		for (volatile int forever = 1; forever;) {
 		}
+		break;
+	case 'C':
+		raise(SIGSEGV);
+		/* cppcheck-suppress unreachableCode; a signal that is blocked or ignored ends nothing */
+		*(volatile int *)(uintptr_t)len = 0;
 		break;
 	default:
 		break;
