@@ -49,12 +49,15 @@ class Attacker:
 
 
 def own_memory(pid):
-    """KiB that are this process's alone; None when it is gone or may not be looked at."""
+    """
+    KiB of memory that is no file's; None when the process is gone or may not be looked at. Not "Private": what a process shares becomes its own
+    when the others end, and that is no growth.
+    """
     try:
         text = tools.read("/proc/%d/smaps_rollup" % pid).decode()
     except OSError:
         return None
-    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_")) or None
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Anonymous:")) or None
 
 
 def cpu_seconds(pid):
