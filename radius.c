@@ -24,6 +24,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+volatile sig_atomic_t radius_stop;
+
 #define HEADER 20 /* code, id, length, authenticator */
 #define MESSAGE_AUTHENTICATOR 80
 #define RETRY_MAX_MS 16000 /* MRT, RFC 5080 2.2.1 */
@@ -257,7 +259,7 @@ await_reply(struct transport *t, int64_t until)
 		struct pollfd pfd = { .fd = t->fd, .events = POLLIN };
 		ssize_t n;
 
-		if (left <= 0) {
+		if (left <= 0 || radius_stop) {
 			return 0;
 		}
 		if (poll(&pfd, 1, (int)left) <= 0) {
@@ -314,7 +316,7 @@ exchange(struct transport *t)
 	int64_t wait = t->server->timeout * INT64_C(1000);
 	uint8_t jitter;
 
-	for (int i = 0; i <= t->server->retries && !t->refused; i++) {
+	for (int i = 0; i <= t->server->retries && !t->refused && !radius_stop; i++) {
 		int64_t now = mono_ms();
 		int64_t until;
 
@@ -745,7 +747,7 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 	alive = order_servers(rc, sh, order);
 	/* When all were dead a moment ago, a customer should not wait long to hear it again. */
 	end = start + RADIUS_DEADLINE * INT64_C(1000) / (alive > 0 ? 1 : 3);
-	for (unsigned k = 0; k < rc->servers && a->result == RADIUS_LATER; k++) {
+	for (unsigned k = 0; k < rc->servers && a->result == RADIUS_LATER && !radius_stop; k++) {
 		unsigned i = order[k];
 		int64_t now = mono_ms();
 		struct addr addr;
@@ -759,6 +761,9 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 		} else {
 			/* Each server gets its share of what time is left. */
 			ask_server(rc, i, s->radius[i], &addr, now + (end - now) / (rc->servers - k), q, a);
+		}
+		if (radius_stop) {
+			break; /* it had no chance to answer */
 		}
 		if (a->result == RADIUS_LATER) {
 			log_trouble(rc, sh, i, q, a);

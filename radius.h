@@ -9,6 +9,7 @@
 #include "control.h"
 #include "share.h"
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -59,6 +60,9 @@ struct radius_answer {
  */
 void radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a);
+
+/* For a signal handler: waiting for servers is over, and what they have not said yet counts for nothing. */
+extern volatile sig_atomic_t radius_stop;
 
 /* The addresses of servers, in the order of radius.conf; all zero where one is not known. */
 struct radius_addresses {

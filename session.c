@@ -7,6 +7,7 @@
  */
 #include "wardenint.h"
 
+#include "radius.h"
 #include "str.h"
 
 #include <errno.h>
@@ -30,7 +31,7 @@ static void
 on_term(int sig)
 {
 	(void)sig;
-	warden_stop = 1;
+	warden_stop = radius_stop = 1;
 	shutdown(warden_sock, SHUT_RDWR);
 }
 

@@ -161,7 +161,7 @@ evict(const struct census *c, const struct addr *client)
 	return 0;
 }
 
-/* Those who were told to go `seconds` ago and did not are ended. */
+/* Those who were told to go `seconds` ago and did not are ended; wardens, too: one may wait for RADIUS, or before it says no. */
 void
 slots_end_evicted(int seconds)
 {
@@ -172,6 +172,7 @@ slots_end_evicted(int seconds)
 
 		if (slot_used(s) && s->evicted != 0 && s->evicted < limit) {
 			signal_smtp(s, SIGKILL);
+			signal_child(atomic_load(&s->warden), SIGTERM);
 		}
 	}
 }

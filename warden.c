@@ -239,6 +239,9 @@ on_auth(struct warden *w, union msg_any *any)
 		a.why = "name or password is empty, too long or not text";
 	}
 	explicit_bzero(m->pass, sizeof m->pass);
+	if (radius_stop) {
+		return -1;
+	}
 	switch (a.result) {
 	case RADIUS_ACCEPT:
 		v = V_OK;

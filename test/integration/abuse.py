@@ -19,7 +19,7 @@ from tools import poll
 
 SERVED = 2.0       # seconds in which a customer is served while others attack
 SESSION = 256      # KiB that a process of a session may have for itself alone
-FLAT = 12          # KiB by which it may grow in the second half of its life
+FLAT = 32          # KiB by which it may grow in the second half of its life
 GROWTH = 128       # KiB by which main and its nurseries may grow in a campaign
 CUSTOMERS_NET = 9  # customers come from 127.9.x.y
 

@@ -103,6 +103,31 @@ async def churn(job):
     say(seen=seen)
 
 
+async def go(job):
+    """Get ready on many TLS connections; when told to, say `last` on all of them, and leave without an answer."""
+    ready, gate = [], asyncio.Semaphore(20)
+
+    async def one(source):
+        async with gate:
+            try:
+                reader, writer = await connect(job, source)
+                await reader.readline()
+                writer.write(b"EHLO x\r\n")
+                await reader.readuntil(b"CHUNKING\r\n")
+                ready.append(writer)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+    await asyncio.gather(*[one(s) for s in itertools.islice(itertools.cycle(job["sources"]), job["total"])])
+    say(ready=len(ready))
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    for writer in ready:
+        writer.write(job["last"].encode())
+    await asyncio.sleep(0.5)
+    for writer in ready:
+        reset(writer)
+    say(gone=True)
+
+
 class Plain:
     """A connection on which reading goes on when writing has failed, which asyncio's streams do not offer."""
 
@@ -210,7 +235,7 @@ def main():
     job = json.loads(sys.argv[1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
-    asyncio.run({"idle": idle, "churn": churn, "streams": streams}[job["mode"]](job))
+    asyncio.run({"idle": idle, "churn": churn, "go": go, "streams": streams}[job["mode"]](job))
 
 
 main()
