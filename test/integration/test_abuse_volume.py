@@ -53,6 +53,9 @@ VOLUME = {
     "empty messages": ("inside", [EHLO], MAIL + RCPT + "BDAT 0 LAST\r\n", 100, QUIT, {"250": 301, "221": 1}),
     # Lines that do not end.
     "endless command": ("smtp", [EHLO], "x" * 1024, 20 * 1024, "\r\nNOOP\r\n" + QUIT, {"250": 2, "500": 1, "221": 1}),
+    "endless HELO": ("smtp", ["HELO "], "x" * 1024, 5 * 1024, "\r\nNOOP\r\n" + QUIT, {"250": 1, "500": 1, "221": 1}),
+    "endless parameter": ("smtp", [EHLO, "MAIL FROM:<me@client.example> SIZE="], "1" * 1024, 5 * 1024, "\r\n" + QUIT, {"250": 1, "500": 1, "221": 1}),
+    "endless parameters": ("smtp", [EHLO, "MAIL FROM:<me@client.example>"], " SIZE=1", 100000, "\r\n" + QUIT, {"250": 1, "500": 1, "221": 1}),
     "endless path": ("smtp", [EHLO, "MAIL FROM:<"], "x" * 1024, 5 * 1024, "@client.example>\r\n" + QUIT, {"250": 1, "500": 1, "221": 1}),
     "endless AUTH": ("submissions", [EHLO, "AUTH PLAIN\r\n"], "A" * 1024, 20 * 1024, "\r\n" + QUIT, {"250": 1, "334": 1, "500": 1, "221": 1}),
     "endless header line": ("inside", [*READY, "DATA\r\n"], "x" * 1024, 20 * 1024, "\r\n.\r\n" + QUIT, {"250": 4, "354": 1, "221": 1}),
