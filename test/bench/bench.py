@@ -149,10 +149,11 @@ def main():
     root = servers.Root(os.environ["BENCH_ROOT"])
     wanted = os.environ.get("BENCH_SERVERS") or ("mailstile,Postfix,floor" if QUICK else "")
     log = root.path / "dev/log"
-    machine = report.machine(root.path)
+    described, root.ordered = measure.file_system(root.path)
+    machine = report.machine(described)
     running, table = [], Table()
     with subprocess.Popen([os.environ["SINK"], log, root.path / "dev/log.txt"]) as sink:
-        radius = servers.Radius(root.path.parent / "raddb")
+        radius = servers.Radius(pathlib.Path(os.environ["SINK"]).parent / "raddb")
         try:
             servers.wait_for(log.is_socket, "dev/log")
             peers.pam(root, radius)

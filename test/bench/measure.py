@@ -84,6 +84,20 @@ def flushes(calls):
     return sum(n for name, n in calls.items() if name in FLUSHES)
 
 
+# ---- The file system ---------------------------------------------------------------------------------------------------
+
+def file_system(directory):
+    """What to say about it, and whether one flush makes everything durable that came before (see the head of queue.c)."""
+    kind, options, device = (subprocess.run(["findmnt", "-n", "-o", what, "-T", str(directory)], capture_output=True, text=True,
+                                            check=False).stdout.strip() for what in ("FSTYPE", "OPTIONS", "SOURCE"))
+    ordered = kind == "xfs"
+    task = pathlib.Path("/sys/fs/ext4") / os.path.basename(device) / "journal_task"
+    if kind == "ext4" and task.exists():
+        ordered = task.read_text().strip().isdigit()
+        kind += " with a journal" if ordered else " **without** a journal"
+    return f"{kind} ({options})" + (", in a file" if "/loop" in device else ""), ordered
+
+
 # ---- Memory ------------------------------------------------------------------------------------------------------------
 
 def uss(server):

@@ -136,15 +136,15 @@ def command(*argv):
         return ""
 
 
-def machine(directory):
-    """Said before the measurement: load is that of others."""
+def machine(described):
+    """`described`: the file system. Said before the measurement: load is that of others."""
     cpu = re.search(r"model name\s*:\s*(.*)", pathlib.Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) // 1024
     debian = pathlib.Path("/etc/debian_version")
     return [
         f"CPU: {cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} cores; memory {memory} MiB",
         f"kernel {platform.release()}, Debian {debian.read_text().strip() if debian.exists() else '(no)'}",
-        "queues on " + command("findmnt", "-n", "-o", "FSTYPE,OPTIONS", "-T", str(directory)).replace("  ", " "),
+        "queues on " + described,
         f"load average before: {os.getloadavg()[0]:.1f}" + (" (**not idle: absolute numbers are low**)" if os.getloadavg()[0] > 0.5 else ""),
         f"date: {time.strftime('%Y-%m-%d')}",
     ]
@@ -173,7 +173,8 @@ the server offers it. After every load the messages in the queue are counted: as
 * **Queues**: nothing is delivered. Postfix holds what it accepts, Exim only queues, OpenSMTPD's delivery is paused. Files
   are not deleted between rounds but emptied and moved away, since ext4 does not reuse an inode within minutes of its deletion, and
   looking past deleted ones would cost the next server more than all else.
-* **The floor** (`test/bench/floor.c`) forks for each connection, judges nothing, and makes message, envelope and directory durable with three flushes.
+* **The floor** (`test/bench/floor.c`) forks for each connection, judges nothing, and makes message, envelope and
+  directories durable with as few flushes as the file system allows.
 * **In favour of the others**: Postfix does not look up clients' names, counts no connections, and has no queue manager to wake; Exim writes
   no message logs; Exim's pause of 200 ms after QUIT is avoided, and so are waits for delayed acknowledgements. OpenSMTPD flushes nothing to the
   disk: an accepted message can be lost in a power cut. Debian 12's OpenSMTPD 6.8.0 finishes no TLS handshake with OpenSSL 3, so it has no rows there.
