@@ -23,6 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* How long main waits for one to come up, and to have a session born. */
+#define START_SECONDS 10
+#define BEAR_SECONDS 2
+
 /* What main tells both of them. */
 struct birth {
 	struct session session; /* without its pointers */
@@ -72,6 +76,7 @@ wardens(const struct house *h, int main_sock)
 	session_warden_place(h);
 	prctl(PR_SET_NAME, "stile-wardens", 0, 0, 0);
 	priv_filter(PRIV_WARDEN);
+	tell(main_sock, 1); /* in place */
 	for (;;) {
 		receive(h, main_sock, &b, &sock, 1);
 		pid = priv_fork();
@@ -97,6 +102,7 @@ smtps(const struct house *h, int main_sock)
 	close(1);
 	prctl(PR_SET_NAME, "stile-smtps", 0, 0, 0);
 	priv_filter(PRIV_SMTP);
+	tell(main_sock, 1);
 	for (;;) {
 		/* The client twice, and the warden: descriptors are given out from below, so these become 0, 1 and 3. */
 		receive(h, main_sock, &b, fd, 3);
@@ -120,7 +126,6 @@ smtps(const struct house *h, int main_sock)
 static int
 start(struct house *h, enum priv_role role)
 {
-	static const struct timeval patience = { .tv_sec = 2 };
 	int sv[2];
 	pid_t pid;
 
@@ -147,8 +152,6 @@ start(struct house *h, enum priv_role role)
 		close(sv[0]);
 		return -1;
 	}
-	/* A nursery that takes longer to answer is stuck. */
-	setsockopt(sv[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 	nursery[role].pid = pid;
 	nursery[role].sock = sv[0];
 	return 0;
@@ -177,6 +180,43 @@ nursery_stop(void)
 	nursery_forget();
 }
 
+/* The pid that a nursery tells; 0 when it has none, and *stuck when it says nothing. */
+static pid_t
+hear(enum priv_role role, int *stuck)
+{
+	int32_t answer;
+
+	if (msg_recv(nursery[role].sock, &answer, sizeof answer, NULL, -1) != (long)sizeof answer) {
+		*stuck = 1;
+		return 0;
+	}
+	if (answer <= 0) {
+		log_msg(LOG_ERR, "limit", "cannot fork: %s", strerror(-answer));
+		return 0;
+	}
+	return answer;
+}
+
+/* From now on a nursery that takes longer than this to answer is stuck. 0 or -1. */
+static int
+wait_at_most(enum priv_role role, int seconds)
+{
+	struct timeval tv = { .tv_sec = seconds };
+
+	return setsockopt(nursery[role].sock, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+}
+
+/* A nursery that is in its place says so. 0 or -1. */
+static int
+is_in_place(enum priv_role role)
+{
+	int stuck = 0;
+
+	return wait_at_most(role, START_SECONDS) == 0 && hear(role, &stuck) > 0 && wait_at_most(role, BEAR_SECONDS) == 0
+	    ? 0
+	    : -1;
+}
+
 int
 nursery_start(struct house *h)
 {
@@ -184,10 +224,13 @@ nursery_start(struct house *h)
 	h->parent = getpid();
 	if (start(h, PRIV_WARDEN) == -1 || start(h, PRIV_SMTP) == -1) {
 		log_msg(LOG_ERR, "limit", "cannot start the processes that sessions come from: %s", strerror(errno));
-		nursery_stop();
-		return -1;
+	} else if (is_in_place(PRIV_WARDEN) == -1 || is_in_place(PRIV_SMTP) == -1) {
+		log_msg(LOG_ERR, "crash", "a process that sessions come from did not come up");
+	} else {
+		return 0;
 	}
-	return 0;
+	nursery_stop();
+	return -1;
 }
 
 int
@@ -206,23 +249,6 @@ nursery_died(pid_t pid)
 		}
 	}
 	return 0;
-}
-
-/* The pid that a nursery tells; 0 when it has none, and *stuck when it says nothing. */
-static pid_t
-hear(enum priv_role role, int *stuck)
-{
-	int32_t answer;
-
-	if (msg_recv(nursery[role].sock, &answer, sizeof answer, NULL, -1) != (long)sizeof answer) {
-		*stuck = 1;
-		return 0;
-	}
-	if (answer <= 0) {
-		log_msg(LOG_ERR, "limit", "cannot fork: %s", strerror(-answer));
-		return 0;
-	}
-	return answer;
 }
 
 int

@@ -11,8 +11,8 @@
 #include "warden.h"
 
 /*
- * Start them, in place of those there were, whose sessions go on. `h` must hold what sessions are to see, h->close what they are not; nothing
- * else may be open. 0, or -1 with a log line.
+ * Start them, in place of those there were, whose sessions go on, and wait until they are in their places. `h` must hold what sessions are to
+ * see, h->close what they are not; nothing else may be open. 0, or -1 with a log line and none running.
  */
 int nursery_start(struct house *h);
 /* 0 when one has died, or was stopped: start them again. */

@@ -26,6 +26,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REEXEC_ENV "MAILSTILE_REEXEC"
@@ -50,6 +51,7 @@ static struct server {
 	int crashed;          /* a child died by a signal: re-execute */
 	int lingering;        /* an smtp process without a warden is about to end */
 	int64_t pause_until;  /* out of descriptors or processes: leave the listeners alone */
+	int64_t revive_at;    /* no start of nurseries that have died before */
 	int64_t log_second;
 	unsigned log_lines, log_lost; /* lines about refused connections in this second */
 } server;
@@ -102,12 +104,28 @@ collect_closes(void)
 }
 
 /* Sessions to come see the configuration, and the log, that main has now. */
-static void
+static int
 renew_nurseries(void)
 {
 	session_prepare(&server.house);
 	collect_closes();
-	nursery_start(&server.house);
+	return nursery_start(&server.house);
+}
+
+/* In place of nurseries that have died: at once, but when that comes again and again only each second. */
+static void
+revive_nurseries(void)
+{
+	int64_t now = mono_ms();
+
+	if (server.revive_at > now) {
+		return;
+	}
+	if (server.revive_at < now - 4000) {
+		server.revive_at = now - 4000;
+	}
+	server.revive_at += 1000;
+	renew_nurseries();
 }
 
 /* ---- names of RADIUS servers ---- */
@@ -262,7 +280,7 @@ start_session(struct session *se, int fd)
 	rc = nursery_bear(&server.house, se, fd, &warden, &smtp);
 	if (rc == -1 && smtp == 0 && !nursery_ready()) {
 		/* It was killed, by the kernel for want of memory, say; nobody noticed till now, and the client need not. */
-		renew_nurseries();
+		revive_nurseries();
 		rc = nursery_bear(&server.house, se, fd, &warden, &smtp);
 	}
 	atomic_store(&s->warden, (int32_t)warden);
@@ -291,7 +309,8 @@ accept_one(const struct listener *l)
 	int fd = accept4(l->fd, (struct sockaddr *)&ss, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd == -1) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+		/* Whatever it is, it may last, and the client goes on waiting; but not when the client has gone. */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
 			log_msg(LOG_ERR, "limit", "accept: %s", strerror(errno));
 			server.pause_until = mono_ms() + 1000;
 		}
@@ -468,12 +487,16 @@ wait_for_event(struct pollfd *p, unsigned n)
 	int64_t now = mono_ms();
 	int64_t until = slots_running() > 0 ? now + TICK_MS : INT64_MAX;
 	struct timespec ts;
+	int rc;
 
 	if (server.resolve_at < until) {
 		until = server.resolve_at;
 	}
 	if (server.listen_at < until) {
 		until = server.listen_at;
+	}
+	if (!nursery_ready() && server.revive_at < until) {
+		until = server.revive_at;
 	}
 	if (server.pause_until > now) {
 		until = server.pause_until;
@@ -490,7 +513,13 @@ wait_for_event(struct pollfd *p, unsigned n)
 	for (unsigned i = 0; i < LISTEN_SOCKETS_MAX; i++) {
 		p[i].revents = 0;
 	}
-	if (ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none) > 0) {
+	rc = ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none);
+	if (rc == -1 && errno != EINTR) {
+		/* For want of memory, say: without this the loop would turn as fast as it can. */
+		ts = (struct timespec){ .tv_nsec = 200 * 1000000L };
+		nanosleep(&ts, NULL);
+	}
+	if (rc > 0) {
 		/* A descriptor that is ready is told without a look at signals: with clients always waiting, none would ever come. */
 		ts = (struct timespec){ 0, 0 };
 		ppoll(NULL, 0, &ts, &none);
@@ -519,7 +548,7 @@ serve_loop(void)
 			continue; /* the listeners may have changed */
 		}
 		if (!nursery_ready()) {
-			renew_nurseries();
+			revive_nurseries();
 		}
 		for (unsigned i = 0; i < server.listeners.n; i++) {
 			if ((p[i].revents & POLLIN) != 0) {
@@ -717,7 +746,9 @@ serve_main(int argc, char **argv)
 	}
 	log_echo(0);
 	stdio_to_null(detached);
-	renew_nurseries();
+	if (renew_nurseries() == -1) {
+		return 111;
+	}
 	start_resolver();
 	log_msg(LOG_INFO, "start", "mailstile %s, host %s, pid %d", VERSION, server.house.config->me, (int)getpid());
 	serve_loop();

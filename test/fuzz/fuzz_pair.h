@@ -17,7 +17,7 @@ static char pair_command[SMTP_COMMAND_MAX + 1]; /* DATA or BDAT */
 static void
 pair_check_message(void)
 {
-	ssize_t n = 0;
+	ssize_t n;
 
 	if (!wire.conn->tls && model.state == WS_DATA) {
 		n = pread(warden->spool.fd, fuzz_file, sizeof fuzz_file, (off_t)fuzz_head);

@@ -27,7 +27,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	fuzz_warden_begin(take_octet(&in), fuzz_sock[0]);
 	while (in.len > 0) {
 		static uint8_t m[BATCH_OCTETS + 32];
-		unsigned how;
+		unsigned how = 0;
 		size_t n = fuzz_requests(&in, m, &how);
 
 		if (!fuzz_carry(m, &n, how) || fuzz_dispatch(m, n) == -1) {

@@ -14,7 +14,6 @@ import threading
 import time
 
 import harness
-import smtpc
 import tools
 from tools import poll
 

@@ -140,7 +140,7 @@ class Server:
             return []
         # No %p in the name: for that it would open a new file after each fork, where there are no files.
         Server.count += 1
-        return ["valgrind", "-q", "--log-file=%s/valgrind.%d" % (self.top, Server.count), "--num-callers=25", "--leak-check=full",
+        return ["valgrind", "-q", "--vgdb=no", "--log-file=%s/valgrind.%d" % (self.top, Server.count), "--num-callers=25", "--leak-check=full",
                 "--show-leak-kinds=definite"]
 
     def check_memory(self):

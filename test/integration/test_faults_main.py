@@ -106,14 +106,18 @@ def test_crash_at_any_call(served, stepping, victim):
 # ---- A client comes --------------------------------------------------------------------------------------------------
 
 def calls_for_client(server, known, pid, stepping, child=0):
-    """What `pid` (or its next child) does for one client."""
-    with stepper.Stepper(stepping, pid, child) as s:
-        s.rule(stepper.ALWAYS, "note")
-        s.arm()
-        assert try_once(server, known) is True
-        faults.quiet_but(server, 2)
-        s.sync()
-        return s.calls
+    """What `pid` (or its next child) does for one client. Asked again when the child was gone before it could be watched."""
+    for _ in range(10):
+        with stepper.Stepper(stepping, pid, child) as s:
+            s.rule(stepper.ALWAYS, "note")
+            s.arm()
+            assert try_once(server, known) is True
+            faults.quiet_but(server, 2)
+            s.sync()
+            calls = s.calls
+        if calls:
+            break
+    return calls
 
 
 def who(server, role):
@@ -224,64 +228,15 @@ def cpu(pid):
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-LASTING = {"accept4": "EMFILE ENFILE ENOMEM ENOBUFS EPERM EIO ECONNABORTED", "ppoll": "ENOMEM EINVAL", "socketpair": "EMFILE ENOMEM", "fork": "EAGAIN",
-           "clone": "ENOMEM", "sendmsg": "ENOBUFS", "recvmsg": "ENOMEM", "setsockopt": "ENOMEM", "wait4": "EINVAL", "getsockname": "ENOBUFS",
-           "open": "EMFILE", "write": "EIO", "kill": "EPERM", "close": "EIO", "fcntl": "EMFILE", "madvise": "ENOMEM"}
-
-
-def fail_for_a_while(make_ram_server, stepping, name, error):
-    server, spool = faults.serve(make_ram_server, "queue")
-    server.crash_expected = True
-    known = {}
-    others = faults.Bystanders(server, known)
-    with stepper.Stepper(stepping, server.pid) as s:
-        s.rule(1, "fail", error, stepper.ALWAYS, name)
-        s.arm()
-        # New ones of what is started for the configuration; and one is killed.
-        server.kill(signal.SIGHUP)
-        knock(server, 0.6)
-        kill((nurseries(server) or [0])[0] or 1 << 30)
-        knock(server, 0.6)
-        s.sync()
-        calls, hits = len(s.calls), len(s.hits)
-        s.clear()
-        s.sync()
-        assert server.process.poll() is None, (name, error, server.process.poll())
-        # Every call, those without faults too. A loop that does not wait makes tens of thousands a second, even when it is watched.
-        assert calls < 4000, "%s %s: %d calls, %d of them failed" % (name, error, calls, hits)
-    server.reload()
-    served_soon(server, known, "%s %s" % (name, error))
-    end((server, spool, known, others))
-    server.stop()
-    return hits
-
-
-def test_calls_fail_for_a_while(make_ram_server, stepping):
-    """
-    All calls of a name fail in main, for more than a second, while clients knock, the configuration is reloaded and a nursery dies. Main lives,
-    makes no more calls than it must, lets no running session notice, and serves again when it can.
-    """
-    cases = [(make_ram_server, stepping, name, error) for name, errors in LASTING.items() for error in errors.split()]
-    hits = faults.each(fail_for_a_while, cases, 8)
-    assert sum(h > 0 for h in hits) >= len(cases) - 2, list(zip(cases, hits))
-
-
 @pytest.mark.parametrize("lacking", ["sys_chroot", "setgid", "setuid"])
 def test_privileges_cannot_be_given_up(make_ram_server, lacking):
     """
-    In a container, or a service, without the capability that it takes to give up the others. Nothing may run with privileges that it should not
-    have; and the processes that cannot start are not started over and over as fast as the machine can.
+    In a container, or a service, without the capability that it takes to give up the others: nothing may run with privileges that it should not
+    have, so nothing does, and the server says why.
     """
-    server = make_ram_server(wrap=["setpriv", "--bounding-set", "-" + lacking], listen=faults.INSIDE)
+    server = make_ram_server(wrap=["setpriv", "--bounding-set", "-" + lacking], listen=faults.INSIDE, start=False)
     server.crash_expected = True
-    before, lines = cpu(server.pid), len(server.log())
-    begin = time.monotonic()
-    knock(server, 2)
-    assert not server.pairs()
-    for pid in faults.children(server.pid):
-        if faults.alive(pid):
-            assert "stile" not in tools.status_of(pid)["Name"]
-    seconds = time.monotonic() - begin
-    assert server.process.poll() is None
-    assert len(server.log("crash", msg="cannot give up root: Operation not permitted")) >= 1
-    assert (len(server.log()) - lines) / seconds < 40 and (cpu(server.pid) - before) / seconds < 0.3
+    server.start(wait=False)
+    server.wait_exit(111)
+    assert server.log("crash", msg="cannot give up root: Operation not permitted") and not server.log("start")
+    assert not server.left()

@@ -458,7 +458,10 @@ def test_a_kept_descriptor(server):
         go_to(h, "rcpt")
         h.say(h.facts.data())
         h.say(h.facts.commit())
-        h.hear()
+        try:
+            assert h.hear()[1] != -1
+        except Gone:
+            pass  # ended before it could tell us
         assert broke_the_rules(server, h)
     # In a message to the warden that it has not read yet.
     with Hostile(server) as h:
@@ -466,7 +469,6 @@ def test_a_kept_descriptor(server):
         assert h.verdict(h.facts.data()) == h.facts["V_OK"]
         batch = h.record("m", h.facts.commit()) + h.record("m", h.facts.reset(), 1, 4) + h.record("x", hostile.system_call("close", 4))
         h.sock.sendall(batch)
-        h.take("x")
         assert broke_the_rules(server, h)
     # And who forgets a message lets go of its file before.
     with Hostile(server) as h:
