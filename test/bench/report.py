@@ -137,7 +137,7 @@ def command(*argv):
 
 
 def machine(described):
-    """`described`: the file system. Said before the measurement: load is that of others."""
+    """`described`: the file system."""
     cpu = re.search(r"model name\s*:\s*(.*)", pathlib.Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) // 1024
     debian = pathlib.Path("/etc/debian_version")
@@ -145,14 +145,14 @@ def machine(described):
         f"CPU: {cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} cores; memory {memory} MiB",
         f"kernel {platform.release()}, Debian {debian.read_text().strip() if debian.exists() else '(no)'}",
         "queues on " + described,
-        f"load average before: {os.getloadavg()[0]:.1f}" + (" (**not idle: absolute numbers are low**)" if os.getloadavg()[0] > 0.5 else ""),
         f"date: {time.strftime('%Y-%m-%d')}",
     ]
 
 
-def version(name):
-    package = {"Postfix": "postfix", "Exim": "exim4-daemon-heavy", "OpenSMTPD": "opensmtpd"}[name]
-    return command("apt-cache", "show", "--no-all-versions", package)
+def busy(before, after):
+    """What others did, in percent of the machine, before and after the run."""
+    return f"used by others before and after: {before:.0f} % and {after:.0f} % of the CPUs" + (
+        " (**not quiet: absolute numbers are low**)" if max(before, after) > 10 else "")
 
 
 METHOD = """\
