@@ -95,7 +95,7 @@ def file_system(directory):
     if kind == "ext4" and task.exists():
         ordered = task.read_text().strip().isdigit()
         kind += " with a journal" if ordered else " **without** a journal"
-    return f"{kind} ({options})" + (", in a file" if "/loop" in device else ""), ordered
+    return f"{kind} ({options})" + (", in a file of its own (`BENCH_IMAGE`)" if "/loop" in device else ""), ordered
 
 
 def used_by_others(seconds=2.0):

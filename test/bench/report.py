@@ -157,7 +157,7 @@ def busy(before, after):
 
 METHOD = """\
 All servers run at the same time on this machine, on loopback, with their queues on one file system; only one of them has work. Each row is
-measured server after server, {rounds} rounds of that, {seconds:g} s a load. The tables say **median** (lowest–highest) of the rounds;
+measured server after server, {rounds} times over, {seconds:g} s a load. The tables say **median** (lowest–highest) of the rounds;
 ratios are made within a round, and of them the median is taken. The load generator (`test/bench/load.c`) runs beside the servers and uses
 the same {cores} cores. It opens SESSIONS connections at a time, each from a loopback address of its own, and pipelines where
 the server offers it. After every load the messages in the queue are counted: as many as were answered 250, or the run fails.
@@ -183,7 +183,8 @@ the server offers it. After every load the messages in the queue are counted: as
 
 def markdown(table, names, about, rounds, seconds, binary):
     derive(table, binary)
-    out = ["# Benchmark", "", "Made by `make bench` (as root; about a quarter of an hour). `make bench BENCH_QUICK=1` takes two minutes.", "",
+    out = ["# Benchmark", "", "Made by `make bench` as root, in about eight minutes; `make bench BENCH_QUICK=1` takes a minute and a half and measures less. "
+           "The head of `test/bench/bench.sh` and `bench.py` say what can be set.", "",
            "![Messages a second, CPU and memory of mailstile and others](benchmark.svg)", "", "## The machine", ""]
     out += ["* " + line for line in about]
     out += ["", "## Results", ""]
@@ -203,7 +204,7 @@ def markdown(table, names, about, rounds, seconds, binary):
 # ---- The plot ----------------------------------------------------------------------------------------------------------
 
 PANELS = [
-    ("messages/s, 32 sessions, 1 a connection", "Messages/s, durable, 32 sessions", "more is better"),
+    ("messages/s, 32 sessions, 1 a connection", "Messages/s, 32 sessions", "more is better"),
     ("CPU us a message, 8 sessions, 50 a connection", "CPU µs a message, 50 a connection", "less is better"),
     ("TLS + login + message/s, 8 sessions", "TLS + RADIUS login + message, /s", "more is better"),
     ("memory, 64 idle TLS sessions and server, KiB", "Memory for 64 idle TLS sessions, MiB", "less is better"),
