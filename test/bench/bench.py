@@ -149,15 +149,17 @@ def main():
     root = servers.Root(os.environ["BENCH_ROOT"])
     wanted = os.environ.get("BENCH_SERVERS") or ("mailstile,Postfix,floor" if QUICK else "")
     log = root.path / "dev/log"
-    machine = report.machine(root.path)
+    described, root.ordered = measure.file_system(root.path)
+    machine, before = report.machine(described), measure.used_by_others()
     running, table = [], Table()
     with subprocess.Popen([os.environ["SINK"], log, root.path / "dev/log.txt"]) as sink:
-        radius = servers.Radius(root.path.parent / "raddb")
+        radius = servers.Radius(pathlib.Path(os.environ["SINK"]).parent / "raddb")
         try:
             servers.wait_for(log.is_socket, "dev/log")
             peers.pam(root, radius)
             running = [c(root, radius.port) for c in peers.SERVERS if not wanted or c.name in wanted.split(",")]
             measure_all(table, running)
+            machine.append(report.busy(before, measure.used_by_others()))
         finally:
             for s in running:
                 s.stop()

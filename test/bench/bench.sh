@@ -1,7 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # make bench: builds load generator, floor and log sink, fetches the other servers (peers.sh) and runs bench.py, which says what can be
-# set. As root. BENCH_DIR: where servers and their queues are, on a real disk; build/bench otherwise.
+# set. As root.
+#
+# BENCH_DIR: where servers and their queues are, on a real disk; build/bench otherwise. Emptied messages stay there (make clean).
+# BENCH_IMAGE=ext4 (or xfs): on a new file system of that kind, in a file in there; for when its own has no journal.
 set -eu
 cd "$(dirname "$0")/../.."
 if test "$(id -u)" != 0; then
@@ -30,8 +33,25 @@ compile load -lssl -lcrypto
 compile floor -static
 compile sink
 export MAILSTILE="${MAILSTILE:-$PWD/mailstile}" LOAD="$dir/load" FLOOR="$dir/floor" SINK="$dir/sink" BENCH_ROOT="$dir/root"
-export PYTHONDONTWRITEBYTECODE=1
-mkdir -p "$dir/root/proc"
-# A mount that goes when we go.
+export PYTHONDONTWRITEBYTECODE=1 dir
+if test -n "${BENCH_IMAGE:-}"; then
+	rm -f "$dir/image"
+	truncate -s 12G "$dir/image"
+	"mkfs.$BENCH_IMAGE" -q "$dir/image"
+	export BENCH_ROOT="$dir/mounted"
+fi
+mkdir -p "$BENCH_ROOT"
+# What is mounted goes when we go, and the file with it. mailstile looks into /sys for what the file system promises.
 # shellcheck disable=SC2016 # the inner shell expands it
-exec unshare --mount sh -c 'mount -t proc proc "$BENCH_ROOT/proc" && exec /usr/bin/python3 test/bench/bench.py'
+exec unshare --mount sh -euc '
+	if test -n "${BENCH_IMAGE:-}"; then
+		loop=$(losetup --find --show --direct-io=on "$dir/image")
+		mount "$loop" "$BENCH_ROOT"
+		losetup --detach "$loop"
+		rm "$dir/image"
+		cp -a "$dir/root/etc" "$dir/root/lib" "$dir/root/lib64" "$dir/root/usr" "$BENCH_ROOT"
+	fi
+	mkdir -p "$BENCH_ROOT/proc" "$BENCH_ROOT/sys"
+	mount -t proc proc "$BENCH_ROOT/proc"
+	mount --bind /sys "$BENCH_ROOT/sys"
+	exec /usr/bin/python3 test/bench/bench.py'

@@ -392,6 +392,7 @@ main(int argc, char **argv)
 {
 	struct result sum = { 0, 0, 0, 0 };
 	struct result *r;
+	static const char *text;
 	int bad = 0, status;
 	size_t len;
 
@@ -405,7 +406,7 @@ main(int argc, char **argv)
 	opt.port = atoi(argv[0]);
 	long sessions = atol(argv[1]), count = atol(argv[2]);
 	opt.per = atol(argv[3]);
-	char *text = make_text((size_t)atol(argv[4]), &len);
+	text = make_text((size_t)atol(argv[4]), &len);
 
 	opt.rcpt = argv[5];
 	context = SSL_CTX_new(TLS_client_method());

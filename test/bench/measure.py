@@ -84,6 +84,31 @@ def flushes(calls):
     return sum(n for name, n in calls.items() if name in FLUSHES)
 
 
+# ---- The file system ---------------------------------------------------------------------------------------------------
+
+def file_system(directory):
+    """What to say about it, and whether one flush makes everything durable that came before (see the head of queue.c)."""
+    kind, options, device = (subprocess.run(["findmnt", "-n", "-o", what, "-T", str(directory)], capture_output=True, text=True,
+                                            check=False).stdout.strip() for what in ("FSTYPE", "OPTIONS", "SOURCE"))
+    ordered = kind == "xfs"
+    task = pathlib.Path("/sys/fs/ext4") / os.path.basename(device) / "journal_task"
+    if kind == "ext4" and task.exists():
+        ordered = task.read_text().strip().isdigit()
+        kind += " with a journal" if ordered else " **without** a journal"
+    return f"{kind} ({options})" + (", in a file of its own (`BENCH_IMAGE`)" if "/loop" in device else ""), ordered
+
+
+def used_by_others(seconds=2.0):
+    """Percent of all CPUs, while nothing of ours has work."""
+    def times():
+        fields = [int(x) for x in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+    before = times()
+    time.sleep(seconds)
+    after = times()
+    return 100 * (1 - (after[1] - before[1]) / (after[0] - before[0]))
+
+
 # ---- Memory ------------------------------------------------------------------------------------------------------------
 
 def uss(server):

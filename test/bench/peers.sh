@@ -10,10 +10,10 @@ test $# -gt 0 || set -- postfix exim opensmtpd
 
 base="libc6 libcrypt1 libgcc-s1 libstdc++6 zlib1g libssl3 libdb5.3 libnsl2 libtirpc3 libgssapi-krb5-2 libkrb5-3 libk5crypto3
 	libkrb5support0 libcom-err2 libkeyutils1 libpam0g libpam-modules libpam-radius-auth libaudit1 libcap-ng0"
-postfix="postfix libicu72 libsasl2-2 libsasl2-modules sasl2-bin libldap-2.5-0"
-exim="exim4-daemon-heavy libgnutls30 libgnutls-dane0 libidn12 libidn2-0 libp11-kit0 libunistring2 libtasn1-6 libnettle8 libhogweed6
-	libgmp10 libunbound8 libffi8 libevent-2.1-7 libpcre2-8-0 libldap-2.5-0 libsasl2-2 libmariadb3 libpq5 libperl5.36 libspf2-2
-	libsqlite3-0 libzstd1"
+ldap="libldap-2.5-0 libsasl2-2 libgnutls30 libidn2-0 libp11-kit0 libunistring2 libtasn1-6 libnettle8 libhogweed6 libgmp10 libffi8"
+postfix="postfix libicu72 libsasl2-modules sasl2-bin $ldap"
+exim="exim4-daemon-heavy libgnutls-dane0 libidn12 libunbound8 libevent-2.1-7 libpcre2-8-0 libmariadb3 libpq5 libperl5.36 libspf2-2
+	libsqlite3-0 libzstd1 $ldap"
 opensmtpd="opensmtpd libevent-2.1-7"
 
 packages=$base

@@ -136,28 +136,28 @@ def command(*argv):
         return ""
 
 
-def machine(directory):
-    """Said before the measurement: load is that of others."""
+def machine(described):
+    """`described`: the file system."""
     cpu = re.search(r"model name\s*:\s*(.*)", pathlib.Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s*(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) // 1024
     debian = pathlib.Path("/etc/debian_version")
     return [
         f"CPU: {cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} cores; memory {memory} MiB",
         f"kernel {platform.release()}, Debian {debian.read_text().strip() if debian.exists() else '(no)'}",
-        "queues on " + command("findmnt", "-n", "-o", "FSTYPE,OPTIONS", "-T", str(directory)).replace("  ", " "),
-        f"load average before: {os.getloadavg()[0]:.1f}" + (" (**not idle: absolute numbers are low**)" if os.getloadavg()[0] > 0.5 else ""),
+        "queues on " + described,
         f"date: {time.strftime('%Y-%m-%d')}",
     ]
 
 
-def version(name):
-    package = {"Postfix": "postfix", "Exim": "exim4-daemon-heavy", "OpenSMTPD": "opensmtpd"}[name]
-    return command("apt-cache", "show", "--no-all-versions", package)
+def busy(before, after):
+    """What others did, in percent of the machine, before and after the run."""
+    return f"used by others before and after: {before:.0f} % and {after:.0f} % of the CPUs" + (
+        " (**not quiet: absolute numbers are low**)" if max(before, after) > 10 else "")
 
 
 METHOD = """\
 All servers run at the same time on this machine, on loopback, with their queues on one file system; only one of them has work. Each row is
-measured server after server, {rounds} rounds of that, {seconds:g} s a load. The tables say **median** (lowest–highest) of the rounds;
+measured server after server, {rounds} times over, {seconds:g} s a load. The tables say **median** (lowest–highest) of the rounds;
 ratios are made within a round, and of them the median is taken. The load generator (`test/bench/load.c`) runs beside the servers and uses
 the same {cores} cores. It opens SESSIONS connections at a time, each from a loopback address of its own, and pipelines where
 the server offers it. After every load the messages in the queue are counted: as many as were answered 250, or the run fails.
@@ -173,7 +173,8 @@ the server offers it. After every load the messages in the queue are counted: as
 * **Queues**: nothing is delivered. Postfix holds what it accepts, Exim only queues, OpenSMTPD's delivery is paused. Files
   are not deleted between rounds but emptied and moved away, since ext4 does not reuse an inode within minutes of its deletion, and
   looking past deleted ones would cost the next server more than all else.
-* **The floor** (`test/bench/floor.c`) forks for each connection, judges nothing, and makes message, envelope and directory durable with three flushes.
+* **The floor** (`test/bench/floor.c`) forks for each connection, judges nothing, and makes message, envelope and
+  directories durable with as few flushes as the file system allows.
 * **In favour of the others**: Postfix does not look up clients' names, counts no connections, and has no queue manager to wake; Exim writes
   no message logs; Exim's pause of 200 ms after QUIT is avoided, and so are waits for delayed acknowledgements. OpenSMTPD flushes nothing to the
   disk: an accepted message can be lost in a power cut. Debian 12's OpenSMTPD 6.8.0 finishes no TLS handshake with OpenSSL 3, so it has no rows there.
@@ -182,7 +183,8 @@ the server offers it. After every load the messages in the queue are counted: as
 
 def markdown(table, names, about, rounds, seconds, binary):
     derive(table, binary)
-    out = ["# Benchmark", "", "Made by `make bench` (as root; about a quarter of an hour). `make bench BENCH_QUICK=1` takes two minutes.", "",
+    out = ["# Benchmark", "", "Made by `make bench` as root, in about eight minutes; `make bench BENCH_QUICK=1` takes a minute and a half and measures less. "
+           "The head of `test/bench/bench.sh` and `bench.py` say what can be set.", "",
            "![Messages a second, CPU and memory of mailstile and others](benchmark.svg)", "", "## The machine", ""]
     out += ["* " + line for line in about]
     out += ["", "## Results", ""]
@@ -202,7 +204,7 @@ def markdown(table, names, about, rounds, seconds, binary):
 # ---- The plot ----------------------------------------------------------------------------------------------------------
 
 PANELS = [
-    ("messages/s, 32 sessions, 1 a connection", "Messages/s, durable, 32 sessions", "more is better"),
+    ("messages/s, 32 sessions, 1 a connection", "Messages/s, 32 sessions", "more is better"),
     ("CPU us a message, 8 sessions, 50 a connection", "CPU µs a message, 50 a connection", "less is better"),
     ("TLS + login + message/s, 8 sessions", "TLS + RADIUS login + message, /s", "more is better"),
     ("memory, 64 idle TLS sessions and server, KiB", "Memory for 64 idle TLS sessions, MiB", "less is better"),

@@ -42,6 +42,7 @@ class Root:
             (self.path / d).mkdir(parents=True, exist_ok=True)
         os.chmod(self.path, 0o755)
         os.chmod(self.path / "tmp", 0o1777)
+        self.ordered = False  # one flush is enough
         # Where emptied queues go.
         self.moved = 0
         self.old = self.path / f"old/{time.time():.0f}"
@@ -348,4 +349,4 @@ class Floor(Server):
             self.root.directory(d)
 
     def argv(self):
-        return ["/bin/floor", str(self.smtp), "/srv/floor"]
+        return ["/bin/floor", *(["-1"] if self.root.ordered else []), str(self.smtp), "/srv/floor"]

@@ -86,11 +86,12 @@ def test_refusal_is_an_error(programs, loaded):
     assert p.returncode == 1 and "expected 250, got 550" in p.text, p.text
 
 
-def test_floor(programs, scratch):
+@pytest.mark.parametrize("options", [[], ["-1"]])
+def test_floor(programs, scratch, options):
     for d in ("mess", "intd", "todo"):
         os.mkdir(os.path.join(scratch, d))
     port = tools.free_port()
-    with subprocess.Popen([programs["floor"], str(port), scratch]) as floor:
+    with subprocess.Popen([programs["floor"], *options, str(port), scratch]) as floor:
         try:
             poll(lambda: subprocess.run([programs["load"], str(port), "1", "1", "0", "1", "x"], check=False,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0, "the floor")
