@@ -129,7 +129,7 @@ class Watch:
 
     def check(self):
         s = self.server
-        poll(lambda: not s.pairs(), "the end of all sessions: %r" % (s.left(),))
+        poll(s.idle, "the end of all sessions: %r" % (s.left(),))
         assert not self.faults, "customers were turned away: %d of %d, %r" % (
             len(self.faults), len(self.faults) + len(self.seconds), self.faults[:3])
         median = statistics.median(self.seconds)

@@ -257,6 +257,10 @@ class Server:
         return [(pid, found["stile-smtp " + name.split()[1]]) for name, pid in sorted(found.items())
                 if name.startswith("stile-ward ") and "stile-smtp " + name.split()[1] in found]
 
+    def idle(self):
+        """No process of a session is left, not even one of a pair: a warden has work to do after its smtp process has ended."""
+        return not [p for p in tools.children(self.pid) if p.name.startswith(("stile-ward ", "stile-smtp "))]
+
     def nurseries(self):
         """(wardens', smtps') nursery."""
         found = {p.name: p.pid for p in tools.children(self.pid)}

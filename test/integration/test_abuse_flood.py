@@ -176,7 +176,7 @@ def test_ipv6_networks(make_server):
     assert seen == {"220": 1}
     one.leave()
     other.leave()
-    tools.poll(lambda: not server.pairs(), "the end of all sessions")
+    tools.poll(server.idle, "the end of all sessions")
     many, seen = attack(["2001:db8:66:%x::1" % n for n in range(60)], 600)
     assert seen["220"] == 384, seen
     begin = time.monotonic()
@@ -185,7 +185,7 @@ def test_ipv6_networks(make_server):
     assert time.monotonic() - begin < 5
     many.leave()
     other.leave()
-    tools.poll(lambda: not server.pairs(), "the end of all sessions")
+    tools.poll(server.idle, "the end of all sessions")
 
 
 @pytest.mark.root

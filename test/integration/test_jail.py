@@ -185,7 +185,7 @@ def test_trampolines(jail):
 def test_every_call_of_warden(jail):
     """Nothing that starts, signals or traces a process, changes a user, makes a directory or mounts."""
     before = len(jail.log("crash", msg="warden died by signal 31"))
-    poll(lambda: not jail.pairs(), "others to end")
+    poll(jail.idle, "others to end")
 
     def die(number):
         with Hostile(jail) as h:
@@ -196,7 +196,7 @@ def test_every_call_of_warden(jail):
     wanted = numbers(WARDEN)
     assert in_chunks(wanted, die) == {}
     poll(lambda: len(jail.log("crash", msg="warden died by signal 31")) == before + len(wanted), "the deaths")
-    poll(lambda: not jail.pairs(), "the end of their smtp processes")
+    poll(jail.idle, "the end of their smtp processes")
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="another CPU")
@@ -460,7 +460,7 @@ def test_the_desk_has_its_walls(desk):
 def test_nurseries(jail):
     """In the place of a warden and of an smtp process, before any client comes: the same users, jails, limits, filters, and no client."""
     from test_privilege import capabilities, descriptors, holders, ids, key_numbers, shared_mappings
-    poll(lambda: not jail.pairs(), "others to end")
+    poll(jail.idle, "others to end")
     wardens, smtps = jail.nurseries()
     assert ids(wardens) == ([str(harness.USERS["qmailq"])] * 4, [str(harness.GROUPS["qmail"])] * 4, [])
     assert ids(smtps) == ([str(harness.USERS["qmaild"])] * 4, [str(harness.GROUPS["nofiles"])] * 4, [])

@@ -40,7 +40,7 @@ def one(make_server, request):
     warden, smtp = server.pair()
     yield server, c, warden, smtp
     c.close()
-    poll(lambda: not server.pairs(), "the end")
+    poll(server.idle, "the end")
 
 
 every_state = pytest.mark.parametrize("one", STATES, indirect=True)
@@ -236,7 +236,7 @@ def test_no_secret_in_smtp(keyed, reloaded):
     if reloaded:
         keyed.reload()
         keyed.session("submissions").close()
-        poll(lambda: not keyed.pairs(), "the end")
+        poll(keyed.idle, "the end")
     pem = tools.read(os.path.join(keyed.control, "serverkey.pem"))
     needles = {"RADIUS secret": radius.SECRET.encode(), **{"key %d" % i: n for i, n in enumerate(key_numbers(keyed))},
                "PEM text": pem.splitlines()[1]}

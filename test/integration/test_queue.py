@@ -298,7 +298,7 @@ def test_maildir(make_server, prefix):
         c.envelope("", ["last@far.example"])
         c.cmd("DATA", 354)
         c.send(b"Subject: aborted\r\n")
-    poll(lambda: not server.pairs(), "the end")
+    poll(server.idle, "the end")
     top = os.path.join(server.top, "Maildir")
     assert os.listdir(os.path.join(top, "tmp")) == [] and os.listdir(os.path.join(top, "cur")) == []
     names = os.listdir(os.path.join(top, "new"))

@@ -281,7 +281,7 @@ def test_crash_of_a_child(make_server, victim, sig):
         server.message(new.mail(rcpts=["you@local.example"]))
     server.message(other.mail(rcpts=["you@local.example"]))
     other.quit()
-    poll(lambda: not server.pairs(), "the end of all sessions")
+    poll(server.idle, "the end of all sessions")
     server.take()
     for n in os.listdir(os.path.join(server.queue, "pid")):
         os.unlink(os.path.join(server.queue, "pid", n))
@@ -374,7 +374,7 @@ def test_sessions_per_address(make_server):
     clients[0].mail()
     for c in clients:
         c.close()
-    poll(lambda: not server.pairs(), "the end of all sessions")
+    poll(server.idle, "the end of all sessions")
     server.take()
 
 
@@ -396,7 +396,7 @@ def test_many_connections_at_once(make_server):
     for t in threads:
         t.join()
     assert codes.count(220) == 200, {k: codes.count(k) for k in set(codes)}
-    poll(lambda: not server.pairs(), "the end of all sessions")
+    poll(server.idle, "the end of all sessions")
 
 
 def test_no_zombies(make_server):
@@ -417,7 +417,7 @@ def test_ports_scanned(make_server):
     with server.session("submissions") as c:
         c.mail()
     server.take()
-    poll(lambda: not server.pairs(), "the end of all sessions")
+    poll(server.idle, "the end of all sessions")
 
 
 # ---- Detached --------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def run(houses, work):
     faults = [f for h in houses for f in h.faults]
     assert not faults, faults
     for h in houses:
-        tools.poll(lambda h=h: not h.server.pairs(), "the end of all sessions")
+        tools.poll(h.server.idle, "the end of all sessions")
     for s in samplers:
         s.finish()
     for r in readers:

@@ -168,7 +168,7 @@ def test_qmail_31_killed_at(make_server, scratch, calls, when, committed):
     # States that the 36 h sweeps know: pid files, mess with or without intd; never an envelope without a message.
     mess = {f.split("/")[-1] for f in server.files() if f.startswith("mess/")}
     assert set(os.listdir(os.path.join(server.queue, "intd"))) <= mess and set(todo) <= mess
-    poll(lambda: not server.pairs(), "the end of the session")
+    poll(server.idle, "the end of the session")
     clean(server)
     # Service goes on (the injection counts in every new process, so a plain command must do).
     with server.connect("inside") as again:

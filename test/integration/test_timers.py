@@ -69,7 +69,7 @@ def test_timeouts(quick):
     assert silent.rest()[:1] in (b"", b"\x15")
     for c in told + [silent]:
         assert server.gone(c)["why"] in ("timeout", "tls-failed"), server.gone(c)
-    poll(lambda: not other.pairs(), "the end of the session that does not read", deaf_since + QUICK["TIMEOUT_COMMAND"] + 10 - time.monotonic())
+    poll(other.idle, "the end of the session that does not read", deaf_since + QUICK["TIMEOUT_COMMAND"] + 10 - time.monotonic())
     deaf.close()
     server.assert_nothing()
 
@@ -94,7 +94,7 @@ def test_total_limit_and_eviction(quick):
         c.mail()
     for c in customers + strangers + [newcomer]:
         c.close()
-    poll(lambda: not server.pairs(), "the end")
+    poll(server.idle, "the end")
     assert server.gone(strangers[0])["why"] == "shutdown"
     server.take()
 
@@ -110,7 +110,7 @@ def test_total_limit(quick):
         assert c.greeting == 220
     for c in customers:
         c.close()
-    poll(lambda: not server.pairs(), "the end")
+    poll(server.idle, "the end")
 
 
 def test_penalties_are_forgotten(quick):
