@@ -255,6 +255,8 @@ class Bystanders:
         self.stop, self.sending = threading.Event(), threading.Lock()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+        # Its session has begun before anything is made to fail.
+        poll(lambda: self.sent or self.fault, "a message of a bystander")
 
     def _run(self):
         try:
@@ -285,7 +287,6 @@ class Bystanders:
 
     def end(self):
         """Their sessions ended as they should; returns the tags of what was acknowledged."""
-        poll(lambda: self.sent or self.fault, "a message of a bystander")
         self.stop.set()
         self.thread.join(tools.PATIENCE)
         assert self.fault is None and not self.thread.is_alive(), self.fault

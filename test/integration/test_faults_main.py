@@ -6,6 +6,7 @@ their own start. Main never dies of it and never spins, sessions that run go on,
 
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -226,6 +227,70 @@ def cpu(pid):
     """Seconds of processor that a process has used, with those of its children that it has buried."""
     fields = tools.read("/proc/%d/stat" % pid).rsplit(b")", 1)[1].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+LASTING = {"accept4": "EMFILE ENFILE ENOMEM ENOBUFS EPERM EIO", "ppoll": "ENOMEM EINVAL", "socketpair": "EMFILE ENOMEM", "fork": "EAGAIN",
+           "clone": "ENOMEM", "sendmsg": "ENOBUFS", "recvmsg": "ENOMEM", "setsockopt": "ENOMEM", "wait4": "EINVAL", "getsockname": "ENOBUFS",
+           "open": "EMFILE", "write": "EIO", "kill": "EPERM", "close": "EIO", "fcntl": "EMFILE", "madvise": "ENOMEM"}
+
+
+def fail_for_a_while(make_ram_server, stepping, name, error):
+    server, spool = faults.serve(make_ram_server, "queue")
+    server.crash_expected = True
+    known = {}
+    others = faults.Bystanders(server, known)
+    with stepper.Stepper(stepping, server.pid) as s:
+        s.rule(1, "fail", error, stepper.ALWAYS, name)
+        s.arm()
+        # New ones of what is started for the configuration; and one is killed.
+        server.kill(signal.SIGHUP)
+        knock(server, 0.6)
+        kill((nurseries(server) or [0])[0] or 1 << 30)
+        knock(server, 0.6)
+        s.sync()
+        calls, hits = len(s.calls), len(s.hits)
+        s.clear()
+        s.sync()
+        assert server.process.poll() is None, (name, error, server.process.poll())
+        # Every call, those without faults too. A loop that does not wait makes tens of thousands a second, even when it is watched.
+        assert calls < 4000, "%s %s: %d calls, %d of them failed" % (name, error, calls, hits)
+    server.reload()
+    served_soon(server, known, "%s %s" % (name, error))
+    end((server, spool, known, others))
+    server.stop()
+    return hits
+
+
+def test_calls_fail_for_a_while(make_ram_server, stepping):
+    """
+    All calls of a name fail in main, for more than a second, while clients knock, the configuration is reloaded and a nursery dies. Main lives,
+    makes no more calls than it must, lets no running session notice, and serves again when it can.
+    """
+    cases = [(make_ram_server, stepping, name, error) for name, errors in LASTING.items() for error in errors.split()]
+    hits = faults.each(fail_for_a_while, cases, 8)
+    assert sum(h > 0 for h in hits) >= len(cases) - 2, list(zip(cases, hits))
+
+
+def test_nurseries_cannot_start(make_ram_server):
+    """
+    What a nursery needs to come up is taken away from a running server; one then dies, and so do all that come after it. They were once started
+    over and over as fast as the machine could, with thousands of log lines in a second.
+    """
+    server = make_ram_server(listen=faults.INSIDE)
+    server.crash_expected = True
+    old = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (40, old[1]))
+    kill(server.nurseries()[0])
+    before, begin = cpu(server.pid), time.monotonic()
+    knock(server, 3)
+    seconds = time.monotonic() - begin
+    assert server.process.poll() is None and not server.pairs()
+    assert server.log("crash", msg="a process that sessions come from did not come up")
+    assert len(server.log()) / seconds < 60 and (cpu(server.pid) - before) / seconds < 0.3
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, old)
+    served_soon(server, {}, "with descriptors again")
+    for m in server.take():
+        assert m.rcpts == [r.encode() for r in RCPTS]
 
 
 @pytest.mark.parametrize("lacking", ["sys_chroot", "setgid", "setuid"])
