@@ -10,10 +10,10 @@ import json
 import os
 import random
 import re
-import statistics
 import select
 import signal
 import ssl
+import statistics
 import subprocess
 import sys
 import threading
