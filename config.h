@@ -367,6 +367,87 @@ _Static_assert(QUEUE_SPLIT >= 1 && QUEUE_SPLIT <= 1000, "QUEUE_SPLIT: 1..1000");
 #endif
 _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTROL_FILE_MAX: 4096..16777216");
 
+/* ---- Delivery --------------------------------------------------------------------------------------------------------------- */
+
+/* RELAY: with the scheduler and the delivery processes. Default 1. 0 leaves the queue to a qmail-send and saves about 45 KiB. */
+#ifndef RELAY
+#define RELAY 1
+#endif
+
+/* RELAY_DEFAULT: what control/relay says when it does not exist: 1 = this program delivers, 0 = something else does. Default 1.
+ * With 1 beside a running qmail-send nothing breaks: whoever has lock/sendmutex delivers, and the other one waits for it. */
+#ifndef RELAY_DEFAULT
+#define RELAY_DEFAULT 1
+#endif
+
+/* DELIVERIES_MAX: delivery processes at once, whatever control/concurrencyremote says. Default 120, range 1-500. Each costs about
+ * 150 KiB while it lasts. */
+#ifndef DELIVERIES_MAX
+#define DELIVERIES_MAX 120
+#endif
+_Static_assert(DELIVERIES_MAX >= 1 && DELIVERIES_MAX <= 500, "DELIVERIES_MAX: 1..500");
+
+/* DELIVER_RCPTS_MAX: recipients of a message that are given to a peer in one transaction. Default 100, range 1-100: every server takes
+ * as many (RFC 5321 4.5.3.1.8). */
+#ifndef DELIVER_RCPTS_MAX
+#define DELIVER_RCPTS_MAX 100
+#endif
+_Static_assert(DELIVER_RCPTS_MAX >= 1 && DELIVER_RCPTS_MAX <= 100, "DELIVER_RCPTS_MAX: 1..100");
+
+/* DELIVER_MESSAGES_MAX: messages that are sent over one connection, one after the other. Default 50, range 1-1000. */
+#ifndef DELIVER_MESSAGES_MAX
+#define DELIVER_MESSAGES_MAX 50
+#endif
+_Static_assert(DELIVER_MESSAGES_MAX >= 1 && DELIVER_MESSAGES_MAX <= 1000, "DELIVER_MESSAGES_MAX: 1..1000");
+
+/* QUEUE_LIFETIME: seconds after which a message that cannot be delivered is returned, when control/queuelifetime does not exist.
+ * Default 604800 (qmail's), range 3600-2592000. */
+#ifndef QUEUE_LIFETIME
+#define QUEUE_LIFETIME 604800
+#endif
+_Static_assert(QUEUE_LIFETIME >= 3600 && QUEUE_LIFETIME <= 2592000, "QUEUE_LIFETIME: 3600..2592000");
+
+/* BACKOFF_FIRST, BACKOFF_MAX: a destination where nobody can be reached is tried again, for all its messages with one of them, after
+ * BACKOFF_FIRST seconds, then after twice as long each time up to BACKOFF_MAX. Defaults 15 and 600; ranges 1-3600. */
+#ifndef BACKOFF_FIRST
+#define BACKOFF_FIRST 15
+#endif
+#ifndef BACKOFF_MAX
+#define BACKOFF_MAX 600
+#endif
+_Static_assert(BACKOFF_FIRST >= 1 && BACKOFF_FIRST <= BACKOFF_MAX && BACKOFF_MAX <= 3600, "BACKOFF_FIRST, BACKOFF_MAX: 1..3600");
+
+/* BOUNCE_COPY_MAX: octets of a message that a bounce quotes. Default 65536, range 1024-DATABYTES; the rest is left out. */
+#ifndef BOUNCE_COPY_MAX
+#define BOUNCE_COPY_MAX 65536
+#endif
+_Static_assert(BOUNCE_COPY_MAX >= 1024, "BOUNCE_COPY_MAX: 1024 or more");
+
+/* RELAY_ROUTES_MAX, RELAY_HOPS_MAX, RELAY_AUTH_MAX, RELAY_PINS_MAX: lines in smtproutes and smtptls, relays in one line, passwords, pins.
+ * Defaults 32, 4, 8, 16. */
+#ifndef RELAY_ROUTES_MAX
+#define RELAY_ROUTES_MAX 32
+#endif
+#ifndef RELAY_HOPS_MAX
+#define RELAY_HOPS_MAX 4
+#endif
+#ifndef RELAY_AUTH_MAX
+#define RELAY_AUTH_MAX 8
+#endif
+#ifndef RELAY_PINS_MAX
+#define RELAY_PINS_MAX 16
+#endif
+_Static_assert(RELAY_ROUTES_MAX >= 1 && RELAY_ROUTES_MAX <= 1000, "RELAY_ROUTES_MAX: 1..1000");
+_Static_assert(RELAY_HOPS_MAX >= 1 && RELAY_HOPS_MAX <= 16, "RELAY_HOPS_MAX: 1..16");
+_Static_assert(RELAY_AUTH_MAX >= 1 && RELAY_AUTH_MAX <= 64, "RELAY_AUTH_MAX: 1..64");
+_Static_assert(RELAY_PINS_MAX >= 1 && RELAY_PINS_MAX <= 256, "RELAY_PINS_MAX: 1..256");
+
+/* RELAY_CA_FILE: trust anchors when control/cacerts.pem does not exist. Default /etc/ssl/certs/ca-certificates.crt. Read only when a
+ * policy of control/smtptls is `verify`; costs about 500 octets an anchor. */
+#ifndef RELAY_CA_FILE
+#define RELAY_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
+#endif
+
 /* ---- Contradictions --------------------------------------------------------------------------------------------------------- */
 
 #if TIMEOUT_LOGIN < RADIUS_DEADLINE

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How mail is carried on: qmail-send's and qmail-remote's control files and ours, read by main with the rest (config_load())
+ * and inherited by the scheduler, the remotes and the cleaner.
+ */
+#ifndef MAILSTILE_RELAYCONF_H
+#define MAILSTILE_RELAYCONF_H
+
+#include "addr.h"
+#include "config.h"
+#include "control.h"
+#include "diag.h"
+#include "dns.h"
+
+#include <bearssl.h>
+#include <stdint.h>
+
+/* What TLS must give before mail is handed to a peer. */
+enum tls_policy {
+	TLS_NONE,    /* never */
+	TLS_MAY,     /* when it is offered and works; else plain */
+	TLS_ENCRYPT, /* always, whoever it is */
+	TLS_VERIFY,  /* always, with a certificate for the relay's name from a trusted authority */
+	TLS_PIN      /* always, with a certificate whose key has the SHA-256 given */
+};
+
+struct relay_pin {
+	uint8_t sha256[32]; /* of the SubjectPublicKeyInfo (as RFC 7858 4.2, RFC 7469 2.4) */
+};
+
+/* One relay host of a route. */
+struct relay_hop {
+	char host[256]; /* name, lower case, or address without brackets */
+	int numeric;
+	struct addr addr; /* when numeric */
+	uint16_t port;
+	int implicit;     /* TLS from the first octet: port 465, or said so */
+	enum tls_policy tls;
+	unsigned pins; /* TLS_PIN: in relay_conf.pin, from `pin` on */
+	unsigned pin;
+	int auth; /* index in relay_conf.auth and secrets->relay, -1 = none */
+};
+
+/* A line of smtproutes. No hops: MX, in spite of a wider route. */
+struct relay_route {
+	char domain[256]; /* "example.org", ".example.org", or "" for all; lower case */
+	unsigned hops;
+	struct relay_hop hop[RELAY_HOPS_MAX];
+};
+
+/* Policy for MX hosts: the lines of smtptls that name no relay of a route. */
+struct relay_tls {
+	char key[256]; /* destination domain, ".suffix", or "" */
+	enum tls_policy tls;
+	unsigned pin, pins;
+};
+
+struct relay_auth {
+	char user[256]; /* the password is in secrets->relay */
+};
+
+/* virtualdomains: key -> prepend. Sorted by key. */
+struct relay_virtual {
+	char *key;
+	char *prepend; /* "" = an exception: stop looking */
+};
+
+struct relay_conf {
+	int on; /* control/relay: this program delivers; 0 = somebody else (qmail-send) does */
+	/* as qmail-send */
+	char envnoathost[256];
+	struct names locals;
+	struct names percenthack;
+	struct relay_virtual *virtuals;
+	size_t virtuals_n;
+	char *virtuals_mem;
+	unsigned concurrency; /* concurrencyremote */
+	uint32_t lifetime;    /* queuelifetime */
+	char bouncefrom[256], bouncehost[256];
+	char doublebounceto[256], doublebouncehost[256];
+	/* as qmail-remote */
+	char helohost[256];
+	int timeout_connect, timeout_remote; /* seconds */
+	/* ours */
+	enum { LOCAL_LEAVE, LOCAL_BOUNCE } local; /* recipients that qmail would deliver locally: left for it, or refused */
+	unsigned routes;
+	struct relay_route route[RELAY_ROUTES_MAX];
+	unsigned tls_n;
+	struct relay_tls tls[RELAY_ROUTES_MAX];
+	unsigned pins;
+	struct relay_pin pin[RELAY_PINS_MAX];
+	unsigned auths;
+	struct relay_auth auth[RELAY_AUTH_MAX];
+	br_x509_trust_anchor *anchor; /* from control/cacerts.pem or RELAY_CA_FILE; only when some policy is `verify` */
+	size_t anchors;
+	struct dns_conf dns;
+};
+
+/*
+ * Read everything into `r`; passwords go to s->relay. `me` is the host's name. A file that is there but no good puts
+ * delivery in order to fail closed: an entry that cannot be understood is an error in `d`, and r->on becomes 0. Called by
+ * config_load(). Free with relay_conf_free().
+ */
+void relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d);
+void relay_conf_free(struct relay_conf *r);
+
+/* The route for a domain (any case): its index, or -1 for MX. Exact, then each .suffix, then "" (qmail-spec 4.7). */
+int relay_route_find(const struct relay_conf *r, const char *domain);
+/* The policy for MX delivery to a domain: from smtptls, else TLS_MAY. */
+const struct relay_tls *relay_tls_find(const struct relay_conf *r, const char *domain);
+/* virtualdomains: what to prepend for user@domain, or NULL when it is not virtual (qmail-spec 2.5). */
+const char *relay_virtual_find(const struct relay_conf *r, const char *addr);
+
+#endif
