@@ -473,5 +473,6 @@ _Static_assert(RELAY_PINS_MAX >= 1 && RELAY_PINS_MAX <= 256, "RELAY_PINS_MAX: 1.
 #define AUTH_PASSWORD_MAX 128  /* RFC 2865 5.2 */
 #define RADIUS_SECRET_MAX 128  /* ours; RFC 2865 3 only says "not empty" */
 #define RADIUS_PACKET_MAX 4096 /* RFC 2865 3 */
+#define RELAY_PASSWORD_MAX 128 /* ours */
 
 #endif

@@ -36,7 +36,7 @@ struct birth {
 static struct {
 	pid_t pid;
 	int sock;
-} nursery[PRIV_ROLES] = { [PRIV_SMTP] = { 0, -1 }, [PRIV_WARDEN] = { 0, -1 } };
+} nursery[PRIV_SESSION_ROLES] = { [PRIV_SMTP] = { 0, -1 }, [PRIV_WARDEN] = { 0, -1 } };
 
 /* ---- the nurseries ---- */
 
@@ -160,7 +160,7 @@ start(struct house *h, enum priv_role role)
 void
 nursery_forget(void)
 {
-	for (int i = 0; i < PRIV_ROLES; i++) {
+	for (int i = 0; i < PRIV_SESSION_ROLES; i++) {
 		if (nursery[i].sock != -1) {
 			close(nursery[i].sock);
 		}
@@ -172,7 +172,7 @@ nursery_forget(void)
 void
 nursery_stop(void)
 {
-	for (int i = 0; i < PRIV_ROLES; i++) {
+	for (int i = 0; i < PRIV_SESSION_ROLES; i++) {
 		if (nursery[i].pid > 0 && kill(nursery[i].pid, SIGKILL) == 0) {
 			waitpid(nursery[i].pid, NULL, __WALL);
 		}
@@ -242,7 +242,7 @@ nursery_ready(void)
 int
 nursery_died(pid_t pid)
 {
-	for (int i = 0; i < PRIV_ROLES; i++) {
+	for (int i = 0; i < PRIV_SESSION_ROLES; i++) {
 		if (pid != 0 && pid == nursery[i].pid) {
 			nursery[i].pid = 0;
 			return 1;

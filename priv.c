@@ -31,6 +31,9 @@
  */
 #define SMTP_NOFILE 5
 #define WARDEN_NOFILE (SESSIONS_MAX + 64)
+/* The scheduler: a socket and a message file for each delivery, and both once more while they are on their way. */
+#define RELAY_NOFILE (4 * DELIVERIES_MAX + 64)
+#define REMOTE_NOFILE 16
 
 /* A fork whose child is the child of our parent. */
 #define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
@@ -145,16 +148,39 @@ become(uid_t uid, gid_t gid, int dirfd)
 	}
 }
 
+static uid_t
+uid_of(const struct priv_ids *ids, enum priv_role role)
+{
+	switch (role) {
+	case PRIV_WARDEN:
+	case PRIV_CLEAN:
+		return ids->spool_uid;
+	case PRIV_RELAY:
+		return ids->send_uid;
+	case PRIV_REMOTE:
+		return ids->remote_uid;
+	default:
+		return ids->smtp_uid;
+	}
+}
+
 void
 priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 {
-	int smtp = role != PRIV_WARDEN;
+	static const rlim_t descriptors[PRIV_FILTERS] = {
+		[PRIV_SMTP] = SMTP_NOFILE,
+		[PRIV_WARDEN] = WARDEN_NOFILE,
+		[PRIV_RELAY] = RELAY_NOFILE,
+		[PRIV_CLEAN] = REMOTE_NOFILE,
+		[PRIV_REMOTE] = REMOTE_NOFILE,
+	};
+	int queue = role == PRIV_WARDEN || role == PRIV_RELAY || role == PRIV_CLEAN;
 
 	if (role != PRIV_RESOLVER) {
-		limit(RLIMIT_NOFILE, role == PRIV_SMTP ? SMTP_NOFILE : WARDEN_NOFILE);
+		limit(RLIMIT_NOFILE, descriptors[role]);
 	}
 	if (ids->root) {
-		become(smtp ? ids->smtp_uid : ids->spool_uid, smtp ? ids->smtp_gid : ids->spool_gid, dirfd);
+		become(uid_of(ids, role), queue ? ids->spool_gid : ids->smtp_gid, dirfd);
 	}
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 && errno != EINVAL) {

@@ -13,8 +13,9 @@ struct priv_ids {
 	gid_t smtp_gid, spool_gid;
 };
 
-enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RESOLVER };
-#define PRIV_ROLES 2 /* that have a system call filter: the first ones */
+enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RELAY, PRIV_CLEAN, PRIV_REMOTE, PRIV_RESOLVER };
+#define PRIV_SESSION_ROLES 2 /* the first ones are of a session */
+#define PRIV_FILTERS 5       /* the first ones have a system call filter */
 
 /* Look the names of config.h up. 0, or -1 with the missing name in *missing. */
 int priv_lookup(struct priv_ids *ids, const char **missing);

@@ -48,6 +48,13 @@ secret_inherit(struct secrets *s, int fork_it)
 }
 
 void
+secret_keep_relay(struct secrets *s)
+{
+	explicit_bzero(s, offsetof(struct secrets, relay));
+	explicit_bzero((char *)s + offsetof(struct secrets, skey), sizeof *s - offsetof(struct secrets, skey));
+}
+
+void
 secret_scratch_begin(struct secrets *s)
 {
 	(void)mlock((char *)s + offsetof(struct secrets, skey), sizeof *s - offsetof(struct secrets, skey));

@@ -25,6 +25,7 @@ struct cert_key {
 struct secrets {
 	struct cert_key key;
 	char radius[RADIUS_SERVERS_MAX][RADIUS_SECRET_MAX + 1];
+	char relay[RELAY_AUTH_MAX][RELAY_PASSWORD_MAX + 1]; /* smtpauth */
 	br_skey_decoder_context skey; /* scratch of cert_load(), as is all below */
 	br_pem_decoder_context pem;
 	unsigned char file[SECRET_FILE_MAX]; /* scratch: a file as read; wiped after use */
@@ -37,6 +38,9 @@ struct secrets *secret_map(void);
 void secret_unmap(struct secrets *s);
 /* `fork_it` 0: children forked from now on do not get the mapping; 1: they do. 0 or -1 with errno. */
 int secret_inherit(struct secrets *s, int fork_it);
+
+/* Wipe all but the passwords for relays: a process that delivers needs no others. */
+void secret_keep_relay(struct secrets *s);
 
 /* Before the scratch parts (skey to der) are used: keep them from being swapped out, where the system allows it. */
 void secret_scratch_begin(struct secrets *s);

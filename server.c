@@ -8,6 +8,7 @@
  */
 #include "server.h"
 
+#include "carry.h"
 #include "house.h"
 #include "listen.h"
 #include "log.h"
@@ -356,6 +357,10 @@ reap_children(void)
 			server.crashed = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? 1 : server.crashed;
 			continue;
 		}
+		if (carry_died(pid, status)) {
+			server.crashed |= slots_by_crash(status);
+			continue;
+		}
 		server.crashed |= slots_reaped(pid, status);
 	}
 	server.lingering = slots_lingering();
@@ -386,6 +391,7 @@ reload(void)
 	new_radius_generation();
 	open_listeners();
 	renew_nurseries();
+	carry_renew();
 	start_resolver();
 	log_begin(&l, LOG_INFO, "reload");
 	log_num(&l, "unheard", server.unheard);
@@ -442,11 +448,13 @@ reexec(void)
 		argv[i + 1] = server.argv[i];
 	}
 	nursery_stop();
+	carry_stop(); /* it finishes what it is at; the new image's waits for that */
 	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
 	execv("/proc/self/exe", argv);
 	/* Still here: go on as we are. */
 	log_msg(LOG_ERR, "reexec", "execv: %s", strerror(errno));
 	set_signals();
+	carry_renew();
 	unsetenv(REEXEC_ENV);
 	fcntl(share_fd(), F_SETFD, FD_CLOEXEC);
 	for (unsigned i = 0; i < server.listeners.n; i++) {
@@ -498,6 +506,9 @@ wait_for_event(struct pollfd *p, unsigned n)
 	if (!nursery_ready() && server.revive_at < until) {
 		until = server.revive_at;
 	}
+	if (carry_due() < until) {
+		until = carry_due();
+	}
 	if (server.pause_until > now) {
 		until = server.pause_until;
 		n = 0;
@@ -539,6 +550,7 @@ serve_loop(void)
 		wait_for_event(p, server.listeners.n);
 		if (log_reopen()) {
 			renew_nurseries();
+			carry_renew();
 		}
 		if (got_child || server.lingering) {
 			reap_children();
@@ -555,6 +567,7 @@ serve_loop(void)
 				accept_one(&server.listeners.l[i]);
 			}
 		}
+		carry_tend(&server.house);
 		if (server.resolve_at <= mono_ms()) {
 			start_resolver();
 		}
@@ -579,13 +592,15 @@ drain(void)
 
 	listen_close(&server.listeners);
 	nursery_stop();
+	carry_stop();
 	slots_drain();
-	while ((left = slots_running()) > 0 && mono_ms() < deadline + 3000) {
+	while (((left = slots_running()) > 0 || carry_running()) && mono_ms() < deadline + 3000) {
 		static const sigset_t none;
 		struct timespec ts = { .tv_nsec = 200 * 1000000L };
 
 		if (mono_ms() >= deadline) {
 			slots_kill(INT64_MAX, mono_ms() < deadline + 2000 ? SIGTERM : SIGKILL);
+			carry_kill();
 		}
 		ppoll(NULL, 0, &ts, &none);
 		reap_children();

@@ -207,8 +207,8 @@ slots_find_room(const struct addr *client, const char **why)
 }
 
 /* By a signal that is a sign of a fault or an attack. */
-static int
-by_crash(int status)
+int
+slots_by_crash(int status)
 {
 	return WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM;
 }
@@ -218,7 +218,7 @@ warden_gone(struct share_slot *s, int status)
 {
 	int crashed = WIFEXITED(status) && WEXITSTATUS(status) == WARDEN_SMTP_CRASHED;
 
-	if (by_crash(status)) {
+	if (slots_by_crash(status)) {
 		log_msg(LOG_ERR, "crash", "warden died by signal %d", WTERMSIG(status));
 		crashed = 1;
 	}
@@ -235,7 +235,7 @@ smtp_gone(struct share_slot *s, int status)
 	struct log_line l;
 	char text[ADDR_TEXT_MAX];
 
-	if (by_crash(status)) {
+	if (slots_by_crash(status)) {
 		log_begin(&l, LOG_ERR, "crash");
 		log_mem(&l, "sid", s->sid, strnlen(s->sid, sizeof s->sid));
 		log_str(&l, "client", addr_text(&s->client, text));
@@ -244,7 +244,7 @@ smtp_gone(struct share_slot *s, int status)
 		log_end(&l);
 	}
 	atomic_store(&s->smtp, 0);
-	return by_crash(status);
+	return slots_by_crash(status);
 }
 
 int
@@ -260,7 +260,10 @@ slots_reaped(pid_t pid, int status)
 			return smtp_gone(s, status);
 		}
 	}
-	return 0;
+	if (slots_by_crash(status)) {
+		log_msg(LOG_ERR, "crash", "a process that delivers died by signal %d", WTERMSIG(status));
+	}
+	return slots_by_crash(status);
 }
 
 int

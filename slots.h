@@ -18,6 +18,8 @@ int slots_find_room(const struct addr *client, const char **why);
 struct share_slot *slots_begin(int i, const struct addr *client, const char *sid);
 /* A child of ours has ended, perhaps one of a session's. 1 when that was a crash. */
 int slots_reaped(pid_t pid, int status);
+/* 1 when it ended by a signal that is a sign of a fault or an attack. */
+int slots_by_crash(int status);
 /* 1 while an smtp process whose warden is gone has not ended, which makes no signal. */
 int slots_lingering(void);
 unsigned slots_running(void);
