@@ -70,17 +70,34 @@ addr_in_block(const struct addr *a, const struct addr_block *b)
 const char *
 addr_text(const struct addr *a, char *text)
 {
-	const char *p;
+	const uint8_t *ip = a->ip;
+	int zeros = -1, run = 1; /* the longest run of zero groups that is longer than one; of equal ones the first */
+	struct buf b;
 
 	if (addr_is_v4(a)) {
-		p = inet_ntop(AF_INET, a->ip + 12, text, ADDR_TEXT_MAX);
-	} else {
-		p = inet_ntop(AF_INET6, a->ip, text, ADDR_TEXT_MAX);
+		return str_fmt(text, ADDR_TEXT_MAX, "%u.%u.%u.%u", ip[12], ip[13], ip[14], ip[15]);
 	}
-	if (p == NULL) {
-		text[0] = '\0';
+	for (int i = 0; i < 8; i++) {
+		int n = 0;
+
+		while (i + n < 8 && ip[2 * (i + n)] == 0 && ip[2 * (i + n) + 1] == 0) {
+			n++;
+		}
+		if (n > run) {
+			zeros = i;
+			run = n;
+		}
 	}
-	return text;
+	buf_init(&b, text, ADDR_TEXT_MAX);
+	for (int i = 0; i < 8; i++) {
+		if (i == zeros) {
+			buf_str(&b, i + run == 8 ? "::" : ":");
+			i += run - 1;
+		} else {
+			buf_fmt(&b, i > 0 ? ":%x" : "%x", (unsigned)ip[2 * i] << 8 | ip[2 * i + 1]);
+		}
+	}
+	return buf_cstr(&b);
 }
 
 int

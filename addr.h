@@ -26,7 +26,7 @@ int addr_parse(struct addr *a, const char *s, size_t len);
 int addr_block_parse(struct addr_block *b, const char *s, size_t len);
 /* 1 when `a` lies in `b`. */
 int addr_in_block(const struct addr *a, const struct addr_block *b);
-/* Write as text (IPv4 as dotted quad, IPv6 compressed, no brackets) into text[ADDR_TEXT_MAX]. Returns text. */
+/* Write as text (IPv4 as dotted quad, IPv6 as in RFC 5952, no brackets) into text[ADDR_TEXT_MAX]. Returns text. */
 const char *addr_text(const struct addr *a, char *text);
 int addr_is_v4(const struct addr *a);
 /* 1 when equal, counting an IPv6 client by its /64. */

@@ -265,7 +265,9 @@ begin_object(struct load *l)
 		{ BR_ENCODE_PEM_EC_RAW, OBJ_KEY },
 		{ BR_ENCODE_PEM_RSA_RAW, OBJ_KEY },
 	};
+	static const char private[] = "PRIVATE KEY";
 	const char *name = br_pem_decoder_name(&l->s->pem);
+	size_t len = strlen(name);
 
 	l->begin = l->line;
 	l->len = 0;
@@ -275,8 +277,9 @@ begin_object(struct load *l)
 			l->kind = known[i].kind;
 		}
 	}
-	if (l->kind == OBJ_OTHER && strstr(name, "PRIVATE KEY") != NULL) {
-		if (strstr(name, "ENCRYPTED") != NULL) {
+	if (l->kind == OBJ_OTHER && len >= sizeof private - 1 &&
+	    strcmp(name + len - (sizeof private - 1), private) == 0) {
+		if (strncmp(name, "ENCRYPTED", 9) == 0) {
 			return refuse_encrypted(l);
 		}
 		diag_put(l->d, DIAG_ERROR, l->file, l->line,

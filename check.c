@@ -2,6 +2,7 @@
 /* Copyright (c) 2026 The mailstile authors */
 /* `mailstile check`: reads what the server would read, and says what is wrong. `check radius USER`: what the servers say of a login. */
 #include "control.h"
+#include "options.h"
 #include "priv.h"
 #include "queue.h"
 #include "radius.h"
@@ -9,7 +10,6 @@
 #include "str.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <termios.h>
 #include <time.h>
@@ -18,7 +18,7 @@
 static int
 check_usage(void)
 {
-	fprintf(stderr, "usage: mailstile check [-H home] [radius USER]\n");
+	print(STDERR_FILENO, "usage: mailstile check [-H home] [radius USER]\n");
 	return 100;
 }
 
@@ -34,14 +34,14 @@ read_password(char *pass, size_t size)
 		quiet = old;
 		quiet.c_lflag &= ~(tcflag_t)ECHO;
 		tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
-		fprintf(stderr, "Password: ");
+		print(STDERR_FILENO, "Password: ");
 	}
 	while (len < size && read(STDIN_FILENO, pass + len, 1) == 1 && pass[len] != '\n') {
 		len++;
 	}
 	if (tty) {
 		tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
-		fprintf(stderr, "\n");
+		print(STDERR_FILENO, "\n");
 	}
 	if (len == 0 || len >= size) {
 		explicit_bzero(pass, size);
@@ -55,38 +55,42 @@ read_password(char *pass, size_t size)
 static void
 print_safe(const char *label, const char *s)
 {
-	printf("%s: ", label);
-	for (; *s != '\0'; s++) {
-		putchar((uint8_t)*s < 32 || *s == 127 ? '?' : *s);
+	char text[512];
+
+	str_copy(text, sizeof text, s);
+	for (char *p = text; *p != '\0'; p++) {
+		if ((uint8_t)*p < 32 || *p == 127) {
+			*p = '?';
+		}
 	}
-	putchar('\n');
+	print(STDOUT_FILENO, "%s: %s\n", label, text);
 }
 
 static int
 report(const struct config *c, const struct radius_answer *a)
 {
 	if (a->server >= 0) {
-		printf("server: %s:%u, %lld ms\n", c->radius.server[a->server].name, c->radius.server[a->server].port,
-		    (long long)a->ms);
+		print(STDOUT_FILENO, "server: %s:%u, %lld ms\n", c->radius.server[a->server].name,
+		    c->radius.server[a->server].port, (long long)a->ms);
 	}
 	if (a->service >= 0) {
-		printf("Service-Type: %d\n", a->service);
+		print(STDOUT_FILENO, "Service-Type: %d\n", a->service);
 	}
 	if (a->message[0] != '\0') {
 		print_safe("Reply-Message", a->message);
 	}
 	if (a->why != NULL) {
-		printf("reason: %s\n", a->why);
+		print(STDOUT_FILENO, "reason: %s\n", a->why);
 	}
 	switch (a->result) {
 	case RADIUS_ACCEPT:
-		printf("accept: this login may send mail\n");
+		print(STDOUT_FILENO, "accept: this login may send mail\n");
 		return 0;
 	case RADIUS_REJECT:
-		printf("reject: this login may not send mail\n");
+		print(STDOUT_FILENO, "reject: this login may not send mail\n");
 		return 1;
 	default:
-		printf("no decision: %s\n", radius_trouble_text(a->trouble));
+		print(STDOUT_FILENO, "no decision: %s\n", radius_trouble_text(a->trouble));
 		return 111;
 	}
 }
@@ -106,17 +110,17 @@ check_radius(const struct config *c, const char *user)
 	struct share *sh;
 
 	if (strlen(user) == 0 || strlen(user) > AUTH_USER_MAX || read_password(pass, sizeof pass) == -1) {
-		fprintf(stderr, "mailstile: expected a name of 1-%d octets and a password of 1-%d\n", AUTH_USER_MAX,
-		    AUTH_PASSWORD_MAX);
+		print(STDERR_FILENO, "mailstile: expected a name of 1-%d octets and a password of 1-%d\n",
+		    AUTH_USER_MAX, AUTH_PASSWORD_MAX);
 		return 100;
 	}
 	sh = share_open(-1);
 	if (sh == NULL) {
-		fprintf(stderr, "mailstile: %s\n", strerror(errno));
+		print(STDERR_FILENO, "mailstile: %s\n", strerror(errno));
 		return 111;
 	}
 	if (radius_resolve(&c->radius, &addresses) == -1) {
-		printf("warning: not every server's name has an address\n");
+		print(STDOUT_FILENO, "warning: not every server's name has an address\n");
 	}
 	radius_set_addresses(sh, 0, &addresses);
 	radius_ask(&c->radius, c->secrets, sh, 0, &q, &a);
@@ -150,29 +154,33 @@ int
 check_main(int argc, char **argv)
 {
 	struct diag d = { .emit = diag_to_stdout };
-	const char *home = NULL;
+	const char *home = NULL, *user = NULL;
 	struct config *c;
+	struct options o;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "H:")) != -1) {
+	(void)argc;
+	options_begin(&o, argv);
+	while ((opt = options_next(&o, "H:")) != 0) {
 		if (opt != 'H') {
 			return check_usage();
 		}
-		home = optarg;
+		home = o.value;
 	}
-	argc -= optind;
-	argv += optind;
-	if (argc != 0 && (argc != 2 || strcmp(argv[0], "radius") != 0)) {
-		return check_usage();
+	if (o.word[0] != NULL) {
+		user = o.word[1];
+		if (strcmp(o.word[0], "radius") != 0 || user == NULL || o.word[2] != NULL) {
+			return check_usage();
+		}
 	}
 	c = config_load(home, &d);
-	if (argc == 2) {
-		return c == NULL ? 100 : check_radius(c, argv[1]);
+	if (user != NULL) {
+		return c == NULL ? 100 : check_radius(c, user);
 	}
 	if (c != NULL) {
 		check_rest(c, &d);
 	}
-	printf(
-	    "%u error%s, %u warning%s\n", d.errors, d.errors == 1 ? "" : "s", d.warnings, d.warnings == 1 ? "" : "s");
+	print(STDOUT_FILENO, "%u error%s, %u warning%s\n", d.errors, d.errors == 1 ? "" : "s", d.warnings,
+	    d.warnings == 1 ? "" : "s");
 	return d.errors == 0 ? 0 : 1;
 }

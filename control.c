@@ -158,10 +158,29 @@ load_line(const struct config *c, const char *name, char *dst, size_t size, stru
 	return rc;
 }
 
-static int
-compare_names(const void *a, const void *b)
+/* Heap sort: no memory of its own, and no bad case that a file could bring about. */
+static void
+sort_strings(char **v, size_t n)
 {
-	return strcmp(*(char *const *)a, *(char *const *)b);
+	for (size_t start = n / 2, end = n; end > 1;) {
+		char *s;
+		size_t i, child;
+
+		if (start > 0) {
+			s = v[--start];
+		} else {
+			s = v[--end];
+			v[end] = v[0];
+		}
+		for (i = start; (child = 2 * i + 1) < end; i = child) {
+			child += child + 1 < end && strcmp(v[child], v[child + 1]) < 0;
+			if (strcmp(s, v[child]) >= 0) {
+				break;
+			}
+			v[i] = v[child];
+		}
+		v[i] = s;
+	}
 }
 
 /* A list file. 0 read, 1 missing, -1 no good. */
@@ -195,14 +214,29 @@ load_names(const struct config *c, const char *name, struct names *l, struct dia
 			l->v[l->n++] = line;
 		}
 	}
-	qsort(l->v, l->n, sizeof *l->v, compare_names);
+	sort_strings(l->v, l->n);
 	return 0;
 }
 
 int
 names_have(const struct names *l, const char *name)
 {
-	return l->n > 0 && bsearch(&name, l->v, l->n, sizeof *l->v, compare_names) != NULL;
+	size_t low = 0, high = l->n;
+
+	while (low < high) {
+		size_t half = low + (high - low) / 2;
+		int c = strcmp(name, l->v[half]);
+
+		if (c == 0) {
+			return 1;
+		}
+		if (c < 0) {
+			high = half;
+		} else {
+			low = half + 1;
+		}
+	}
+	return 0;
 }
 
 /* [ADDRESS:]PORT with IPv6 addresses in brackets and `*` for any. 0 or -1. */

@@ -4,9 +4,10 @@
 #include "diag.h"
 
 #include "log.h"
+#include "str.h"
 
 #include <stdarg.h>
-#include <stdio.h>
+#include <unistd.h>
 
 static const struct {
 	const char *name;
@@ -24,9 +25,7 @@ diag_put(struct diag *d, enum diag_level level, const char *file, int line, cons
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (vsnprintf(text, sizeof text, fmt, ap) < 0) {
-		text[0] = '\0';
-	}
+	str_vfmt_cut(text, sizeof text, fmt, ap);
 	va_end(ap);
 	if (level == DIAG_ERROR) {
 		d->errors++;
@@ -41,11 +40,11 @@ diag_to_stdout(struct diag *d, enum diag_level level, const char *file, int line
 {
 	(void)d;
 	if (file != NULL && line > 0) {
-		printf("%s:%d: ", file, line);
+		print(STDOUT_FILENO, "%s:%d: ", file, line);
 	} else if (file != NULL) {
-		printf("%s: ", file);
+		print(STDOUT_FILENO, "%s: ", file);
 	}
-	printf("%s: %s\n", levels[level].name, text);
+	print(STDOUT_FILENO, "%s: %s\n", levels[level].name, text);
 }
 
 void

@@ -6,13 +6,13 @@
  */
 #include "house.h"
 #include "log.h"
+#include "options.h"
 #include "radius.h"
 #include "server.h"
 #include "str.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -99,16 +99,19 @@ inetd_main(int argc, char **argv)
 	struct diag d = { .emit = diag_to_log };
 	const char *home = NULL;
 	enum log_target target = LOG_TO_SYSLOG;
+	struct options o;
 	int opt, rc;
 
-	while ((opt = getopt(argc, argv, "eH:P:")) != -1) {
+	(void)argc;
+	options_begin(&o, argv);
+	while ((opt = options_next(&o, "eH:P:")) != 0) {
 		if (opt == 'e') {
 			target = LOG_TO_STDERR;
 		} else if (opt == 'H') {
-			home = optarg;
-		} else if (opt != 'P' || parse_profile(optarg, &listen.profile) == -1) {
-			fprintf(
-			    stderr, "usage: mailstile inetd [-e] [-H home] [-P submission|submissions|smtp|inside]\n");
+			home = o.value;
+		} else if (opt != 'P' || parse_profile(o.value, &listen.profile) == -1) {
+			print(STDERR_FILENO,
+			    "usage: mailstile inetd [-e] [-H home] [-P submission|submissions|smtp|inside]\n");
 			return 100;
 		}
 	}

@@ -9,11 +9,12 @@
 
 #include "addr.h"
 #include "der.h"
+#include "options.h"
 #include "str.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <stdio.h> /* rename */
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -57,7 +58,7 @@ draft_write(struct draft *f, mode_t mode, const void *p, size_t len)
 		errno = ENAMETOOLONG;
 		return draft_fault(f, "write");
 	}
-	(void)snprintf(f->tmp, sizeof f->tmp, "%s.%08x", f->path, random);
+	str_fmt(f->tmp, sizeof f->tmp, "%s.%08x", f->path, random);
 	fd = open(f->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd == -1) {
 		f->tmp[0] = '\0';
@@ -80,8 +81,7 @@ sync_directory(const char *path)
 	const char *slash = strrchr(path, '/');
 	int fd, rc;
 
-	(void)snprintf(
-	    dir, sizeof dir, "%.*s", slash == NULL ? 1 : (int)(slash - path) + 1, slash == NULL ? "." : path);
+	str_fmt(dir, sizeof dir, "%.*s", slash == NULL ? 1 : (int)(slash - path) + 1, slash == NULL ? "." : path);
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd == -1) {
 		return -1;
@@ -311,7 +311,7 @@ struct keygen {
 static int
 keygen_usage(void)
 {
-	fputs("usage: mailstile keygen [-H home] [-f | -r request.pem] [name]\n", stderr);
+	print(STDERR_FILENO, "usage: mailstile keygen [-H home] [-f | -r request.pem] [name]\n");
 	return 100;
 }
 
@@ -322,7 +322,7 @@ keygen_me(struct keygen *k, struct diag *d)
 	char path[PATH_LEN];
 	long len;
 
-	(void)snprintf(path, sizeof path, "%s/control/me", k->home);
+	str_fmt(path, sizeof path, "%s/control/me", k->home);
 	len = file_read(path, k->me, sizeof k->me - 1);
 	if (len == -1) {
 		diag_put(d, DIAG_ERROR, path, 0, "%s: expected the name of this host in it, or as an argument",
@@ -375,19 +375,19 @@ static void
 keygen_report(const struct keygen *k, const struct cert_chain *chain)
 {
 	if (exists(k->keyfile)) {
-		printf("key         %s\n", k->keyfile);
+		print(STDOUT_FILENO, "key         %s\n", k->keyfile);
 	}
-	printf("certificate %s\n", k->certfile);
+	print(STDOUT_FILENO, "certificate %s\n", k->certfile);
 	if (k->request != NULL) {
-		printf("request     %s\n", k->request);
+		print(STDOUT_FILENO, "request     %s\n", k->request);
 	}
-	printf("name        %s\nSHA-256 fingerprint: ", k->name);
+	print(STDOUT_FILENO, "name        %s\nSHA-256 fingerprint: ", k->name);
 	for (size_t i = 0; i + 1 < sizeof chain->fingerprint; i++) {
 		int c = (unsigned char)chain->fingerprint[i];
 
-		printf("%s%c", i > 0 && i % 2 == 0 ? ":" : "", c >= 'a' ? c - 'a' + 'A' : c);
+		print(STDOUT_FILENO, "%s%c", i > 0 && i % 2 == 0 ? ":" : "", c >= 'a' ? c - 'a' + 'A' : c);
 	}
-	printf("\n");
+	print(STDOUT_FILENO, "\n");
 }
 
 static int
@@ -422,31 +422,33 @@ keygen_main(int argc, char **argv)
 	struct diag d = { .emit = diag_to_stdout };
 	struct der_name unused;
 	struct secrets *s;
+	struct options o;
 	int c, rc;
 
-	optind = 0;
-	while ((c = getopt(argc, argv, "H:fr:")) != -1) {
+	(void)argc;
+	options_begin(&o, argv);
+	while ((c = options_next(&o, "H:fr:")) != 0) {
 		switch (c) {
 		case 'H':
-			k.home = optarg;
+			k.home = o.value;
 			break;
 		case 'f':
 			k.replace = 1;
 			break;
 		case 'r':
-			k.request = optarg;
+			k.request = o.value;
 			break;
 		default:
 			return keygen_usage();
 		}
 	}
 	/* With both -f and -r, one slip would cost the key that the request is for. */
-	if (argc - optind > 1 || (k.replace && k.request != NULL) ||
-	    snprintf(k.certfile, sizeof k.certfile, "%s/control/servercert.pem", k.home) >= PATH_LEN ||
-	    snprintf(k.keyfile, sizeof k.keyfile, "%s/control/serverkey.pem", k.home) >= PATH_LEN) {
+	if ((o.word[0] != NULL && o.word[1] != NULL) || (k.replace && k.request != NULL) ||
+	    *str_fmt(k.certfile, sizeof k.certfile, "%s/control/servercert.pem", k.home) == '\0' ||
+	    *str_fmt(k.keyfile, sizeof k.keyfile, "%s/control/serverkey.pem", k.home) == '\0') {
 		return keygen_usage();
 	}
-	k.name = argv[optind];
+	k.name = o.word[0];
 	if ((k.name == NULL && keygen_me(&k, &d) == -1) || parse_name(&unused, k.name, &d) == -1) {
 		return 100;
 	}
@@ -457,5 +459,5 @@ keygen_main(int argc, char **argv)
 	}
 	rc = keygen_run(&k, s, &d);
 	secret_unmap(s);
-	return fflush(stdout) == 0 ? rc : 111;
+	return rc;
 }

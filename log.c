@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -59,7 +58,6 @@ log_open(enum log_target target)
 		logger.fd = STDERR_FILENO;
 		return 0;
 	}
-	tzset(); /* the zone's file is out of reach once we are in a jail */
 	logger.fd = syslog_connect();
 	logger.broken = logger.fd == -1;
 	return logger.broken ? -1 : 0;
@@ -184,10 +182,7 @@ log_num(struct log_line *l, const char *key, long long n)
 /* Format into mem[VALUE_MAX], cutting what does not fit. */
 static const char *__attribute__((format(printf, 2, 0))) format_value(char *mem, const char *fmt, va_list ap)
 {
-	if (vsnprintf(mem, VALUE_MAX, fmt, ap) < 0) {
-		mem[0] = '\0';
-	}
-	return mem;
+	return str_vfmt_cut(mem, VALUE_MAX, fmt, ap);
 }
 
 void
@@ -207,17 +202,13 @@ send_syslog(const struct log_line *l)
 	char head[64];
 	char packet[sizeof head + sizeof l->mem];
 	struct buf b;
-	time_t now = time(NULL);
-	struct tm tm;
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
 	if (logger.fd == -1) {
 		return;
 	}
-	localtime_r(&now, &tm); /* as every other program does; RFC 3164 4.1.2 */
+	/* Without a time: a syslogd puts in the one when it gets the line (RFC 3164 4.3.2), and knows where it is. */
 	buf_init(&b, packet, sizeof packet);
-	buf_fmt(&b, "<%d>%.3s %2d %02d:%02d:%02d mailstile[%d]: ", LOG_MAIL | l->prio, months + 3 * tm.tm_mon,
-	    tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)getpid());
+	buf_fmt(&b, "<%d>mailstile[%d]: ", LOG_MAIL | l->prio, (int)getpid());
 	buf_add(&b, l->mem, l->len);
 	if (send(logger.fd, packet, b.len, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 && errno != EAGAIN && errno != ENOBUFS) {
 		logger.broken = 1;

@@ -5,9 +5,9 @@
 #include "config.h"
 #include "queue.h"
 #include "server.h"
+#include "str.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,7 +16,7 @@ version_main(int argc, char **argv)
 {
 	(void)argc;
 	(void)argv;
-	printf("mailstile %s\n", VERSION);
+	print(STDOUT_FILENO, "mailstile %s\n", VERSION);
 	return 0;
 }
 
@@ -66,7 +66,7 @@ main(int argc, char **argv)
 	if (a != NULL) {
 		return a->run(argc - 1, argv + 1);
 	}
-	fprintf(stderr,
+	print(STDERR_FILENO,
 	    "usage: mailstile serve | inetd | check | keygen | mkqueue | version [options]; see mailstile(8)\n");
 	return 100;
 }

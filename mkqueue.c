@@ -5,6 +5,7 @@
  * It never changes what exists. Run by an administrator; without root every part belongs to who runs it.
  */
 #include "config.h"
+#include "options.h"
 #include "priv.h"
 #include "queue.h"
 #include "str.h"
@@ -12,7 +13,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -95,7 +95,7 @@ right_type(const struct part *p, const struct stat *st)
 static void
 complain(struct job *j, const char *path, const char *text)
 {
-	printf("%s: error: %s\n", path, text);
+	print(STDOUT_FILENO, "%s: error: %s\n", path, text);
 	j->wrong++;
 }
 
@@ -159,7 +159,7 @@ existing_split(const char *queue)
 static int
 mkqueue_usage(void)
 {
-	fprintf(stderr, "usage: mailstile mkqueue [-H home] [-n split]\n");
+	print(STDERR_FILENO, "usage: mailstile mkqueue [-H home] [-n split]\n");
 	return 100;
 }
 
@@ -187,32 +187,36 @@ mkqueue_main(int argc, char **argv)
 	char queue[512];
 	struct job j = { .queue = queue };
 	uint64_t split = 0;
+	struct options o;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "H:n:")) != -1) {
+	(void)argc;
+	options_begin(&o, argv);
+	while ((opt = options_next(&o, "H:n:")) != 0) {
 		if (opt == 'H') {
-			home = optarg;
-		} else if (opt != 'n' || parse_u64(optarg, strlen(optarg), 1000, &split) == -1 || split == 0) {
+			home = o.value;
+		} else if (opt != 'n' || parse_u64(o.value, strlen(o.value), 1000, &split) == -1 || split == 0) {
 			return mkqueue_usage();
 		}
 	}
-	if (optind != argc) {
+	if (*o.word != NULL) {
 		return mkqueue_usage();
 	}
 	if (priv_lookup(&j.ids, &missing) == -1) {
-		fprintf(
-		    stderr, "mailstile: no user or group `%s`: make qmail's users first, see mailstile(8)\n", missing);
+		print(STDERR_FILENO, "mailstile: no user or group `%s`: make qmail's users first, see mailstile(8)\n",
+		    missing);
 		return 100;
 	}
 	umask(0);
 	str_fmt(queue, sizeof queue, "%s/queue", home);
 	if (queue[0] == '\0') {
-		fprintf(stderr, "mailstile: the home directory's name is too long\n");
+		print(STDERR_FILENO, "mailstile: the home directory's name is too long\n");
 		return 100;
 	}
 	j.split = existing_split(queue);
 	if (j.split != 0 && split != 0 && j.split != split) {
-		fprintf(stderr, "mailstile: %s is split %u ways; a queue's split cannot be changed\n", queue, j.split);
+		print(STDERR_FILENO, "mailstile: %s is split %u ways; a queue's split cannot be changed\n", queue,
+		    j.split);
 		return 1;
 	}
 	if (j.split == 0) {
@@ -225,7 +229,7 @@ mkqueue_main(int argc, char **argv)
 		complain(&j, queue, strerror(errno));
 	}
 	if (j.wrong == 0) {
-		printf("%s: %s, split %u\n", queue, j.made > 0 ? "made" : "in order", j.split);
+		print(STDOUT_FILENO, "%s: %s, split %u\n", queue, j.made > 0 ? "made" : "in order", j.split);
 	}
 	return j.wrong == 0 ? 0 : 1;
 }

@@ -13,9 +13,9 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
-#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -38,38 +38,61 @@
 /* A fork whose child is the child of our parent. */
 #define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
 
+/* In a line of /etc/passwd or /etc/group (`name:password:number:...`) the number, when the name is this one. 0 or -1. */
 static int
-find_user(const char *name, uid_t *uid)
+number_of(const char *line, size_t len, const char *name, uint64_t *n)
 {
-	const struct passwd *pw = getpwnam(name);
-	uint64_t n;
+	size_t name_len = strlen(name);
+	const char *p, *end;
 
-	if (pw != NULL) {
-		*uid = pw->pw_uid;
-		return 0;
+	if (len <= name_len || memcmp(line, name, name_len) != 0 || line[name_len] != ':') {
+		return -1;
 	}
-	if (parse_u64(name, strlen(name), UINT32_MAX - 1, &n) == 0) {
-		*uid = (uid_t)n;
-		return 0;
+	p = memchr(line + name_len + 1, ':', len - name_len - 1);
+	if (p == NULL) {
+		return -1;
 	}
-	return -1;
+	p++;
+	end = memchr(p, ':', (size_t)(line + len - p));
+	return parse_u64(p, (size_t)((end == NULL ? line + len : end) - p), UINT32_MAX - 1, n);
 }
 
+/*
+ * The number of a user or group: from a file as /etc/passwd, or a decimal number itself. The C library's functions for this would bring
+ * buffered files and a client for a name service. A line over a kilobyte can only be a group's with many members: its head is enough.
+ */
 static int
-find_group(const char *name, gid_t *gid)
+find_id(const char *path, const char *name, uint32_t *id)
 {
-	const struct group *gr = getgrnam(name);
+	char mem[1024];
+	size_t len = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int found = -1, cut = 0;
 	uint64_t n;
+	ssize_t got = 1;
 
-	if (gr != NULL) {
-		*gid = gr->gr_gid;
-		return 0;
+	while (fd != -1 && found == -1 && (got > 0 || len > 0)) {
+		const char *end = memchr(mem, '\n', len);
+		size_t used = end == NULL ? len : (size_t)(end - mem) + 1;
+
+		if (end == NULL && len < sizeof mem && got > 0) {
+			got = read(fd, mem + len, sizeof mem - len);
+			len += got > 0 ? (size_t)got : 0;
+			continue;
+		}
+		found = cut ? -1 : number_of(mem, end == NULL ? len : used - 1, name, &n);
+		cut = end == NULL;
+		memmove(mem, mem + used, len - used);
+		len -= used;
 	}
-	if (parse_u64(name, strlen(name), UINT32_MAX - 1, &n) == 0) {
-		*gid = (gid_t)n;
-		return 0;
+	if (fd != -1) {
+		close(fd);
 	}
-	return -1;
+	if (found == -1) {
+		found = parse_u64(name, strlen(name), UINT32_MAX - 1, &n);
+	}
+	*id = found == 0 ? (uint32_t)n : 0;
+	return found;
 }
 
 int
@@ -94,23 +117,23 @@ priv_lookup(struct priv_ids *ids, const char **missing)
 	}
 	for (size_t i = 0; i < sizeof users / sizeof users[0]; i++) {
 		*missing = users[i].name;
-		if (find_user(users[i].name, users[i].uid) == -1 || *users[i].uid == 0) {
+		if (find_id("/etc/passwd", users[i].name, users[i].uid) == -1 || *users[i].uid == 0) {
 			return -1;
 		}
 	}
 	*missing = GROUP_SPOOL;
-	if (find_group(GROUP_SPOOL, &ids->spool_gid) == -1) {
+	if (find_id("/etc/group", GROUP_SPOOL, &ids->spool_gid) == -1) {
 		return -1;
 	}
 	*missing = GROUP_SMTP;
-	return find_group(GROUP_SMTP, &ids->smtp_gid);
+	return find_id("/etc/group", GROUP_SMTP, &ids->smtp_gid);
 }
 
 static void
 limit(int what, rlim_t n)
 {
 	struct rlimit r = { n, n };
-	int rc;
+	long rc;
 
 #ifdef VALGRIND
 	/* It has descriptors of its own above ours, and so lets nobody change the hard limit (make test-valgrind). */
@@ -118,17 +141,28 @@ limit(int what, rlim_t n)
 		r.rlim_cur = n;
 	}
 #endif
-	rc = setrlimit(what, &r);
+	rc = syscall(SYS_prlimit64, 0, what, &r, NULL);
 	/* Without root it can only be lowered: then to what there is. */
 	if (rc == -1 && errno == EPERM && getrlimit(what, &r) == 0) {
 		r.rlim_cur = r.rlim_max;
-		rc = setrlimit(what, &r);
+		rc = syscall(SYS_prlimit64, 0, what, &r, NULL);
 	}
 	if (rc == -1) {
 		log_msg(LOG_ERR, "crash", "setrlimit %d: %s", what, strerror(errno));
 		_exit(111);
 	}
 }
+
+/* We have no threads; the C library's functions bring the means to stop them all. */
+#ifdef SYS_setresuid32
+#define CALL_SETGROUPS SYS_setgroups32
+#define CALL_SETRESGID SYS_setresgid32
+#define CALL_SETRESUID SYS_setresuid32
+#else
+#define CALL_SETGROUPS SYS_setgroups
+#define CALL_SETRESGID SYS_setresgid
+#define CALL_SETRESUID SYS_setresuid
+#endif
 
 static void
 become(uid_t uid, gid_t gid, int dirfd)
@@ -137,7 +171,8 @@ become(uid_t uid, gid_t gid, int dirfd)
 	gid_t rg, eg, sg;
 
 	if ((dirfd != -1 && (fchdir(dirfd) == -1 || chroot(".") == -1 || chdir("/") == -1)) ||
-	    setgroups(0, NULL) == -1 || setresgid(gid, gid, gid) == -1 || setresuid(uid, uid, uid) == -1) {
+	    syscall(CALL_SETGROUPS, 0, NULL) == -1 || syscall(CALL_SETRESGID, gid, gid, gid) == -1 ||
+	    syscall(CALL_SETRESUID, uid, uid, uid) == -1) {
 		log_msg(LOG_ERR, "crash", "cannot give up root: %s", strerror(errno));
 		_exit(111);
 	}
@@ -229,15 +264,12 @@ priv_fork(void)
 void
 priv_close_from(int first)
 {
-	long max;
-
 #ifdef SYS_close_range
 	if (syscall(SYS_close_range, first, UINT_MAX, 0) == 0) {
 		return;
 	}
 #endif
-	max = sysconf(_SC_OPEN_MAX);
-	for (int fd = first; fd < (max > 0 && max < 65536 ? max : 65536); fd++) {
+	for (int fd = first; fd < 65536; fd++) {
 		close(fd);
 	}
 }

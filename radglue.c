@@ -4,6 +4,8 @@
  * What radcli wants from those parts of it that are left out: ip_util.c, config.c and dict.c look up names, read files and /etc/services and
  * parse languages of their own; md5.c and hmac.c are in BearSSL. Nothing here decides anything: radius.c does.
  */
+#include "str.h"
+
 #include <bearssl.h>
 #include <includes.h>
 #include <netdb.h>
@@ -14,6 +16,8 @@ void rc_own_bind_addr(rc_handle *rh, struct sockaddr_storage *lia);
 void rc_md5_calc(unsigned char *out, unsigned char const *p, size_t len);
 void hmac_md5(uint8_t *p, size_t len, uint8_t *key, size_t key_len, uint8_t *digest);
 void radius_radcli_log(int prio, const char *fmt, ...);
+long radius_radcli_random(void);
+int radius_radcli_format(char *dst, size_t size, const char *fmt, ...);
 
 struct addrinfo *
 rc_getaddrinfo(char const *host, unsigned flags)
@@ -168,4 +172,25 @@ radius_radcli_log(int prio, const char *fmt, ...)
 {
 	(void)prio;
 	(void)fmt;
+}
+
+/* Request ids; and a fallback for request authenticators, which then are as good as they should be. */
+long
+radius_radcli_random(void)
+{
+	uint32_t n;
+
+	random_bytes(&n, sizeof n);
+	return (long)(n >> 1);
+}
+
+/* Text about attributes, for its log. */
+int
+radius_radcli_format(char *dst, size_t size, const char *fmt, ...)
+{
+	(void)fmt;
+	if (size > 0) {
+		dst[0] = '\0';
+	}
+	return 0;
 }

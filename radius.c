@@ -513,7 +513,6 @@ ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answ
 	SERVER server;
 	VALUE_PAIR *got = NULL;
 	VALUE_PAIR *list = make_request(q, t->fd);
-	uint32_t seed;
 	int r;
 
 	memset(&server, 0, sizeof server);
@@ -529,9 +528,6 @@ ask_radcli(struct transport *t, const struct radius_query *q, struct radius_answ
 		.sendto = hook_sendto,
 		.recvfrom = hook_recvfrom,
 	};
-	/* radcli takes the packet id from random(), whose state all children of one parent share. */
-	random_bytes(&seed, sizeof seed);
-	srandom(seed);
 	msg[0] = '\0';
 	r = list == NULL ? ERROR_RC
 			 : rc_aaa_ctx_server(&handle, NULL, &server, AUTH, 0, list, &got, msg, 0, PW_ACCESS_REQUEST);

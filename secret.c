@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define BURN_STEP 4096
 #define BURN_STEPS 4 /* three times what P-384, the hungriest, needs on a 64-bit machine: 5 KiB */
@@ -64,7 +64,7 @@ void
 secret_scratch_end(struct secrets *s)
 {
 	char *p = (char *)s + offsetof(struct secrets, skey);
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t page = getauxval(AT_PAGESZ);
 	size_t skip = (page - (uintptr_t)p % page) % page;
 	size_t len = sizeof *s - offsetof(struct secrets, skey);
 

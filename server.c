@@ -13,6 +13,7 @@
 #include "listen.h"
 #include "log.h"
 #include "nursery.h"
+#include "options.h"
 #include "radius.h"
 #include "slots.h"
 #include "str.h"
@@ -21,7 +22,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -410,6 +410,29 @@ quiet(struct diag *d, enum diag_level level, const char *file, int line, const c
 	(void)text;
 }
 
+/* Our environment with `own` in place of what was there by its name. The caller's to free; NULL without memory. */
+static char **
+environment(char *own)
+{
+	extern char **environ;
+	size_t n = 0, kept = 0;
+	char **env;
+
+	while (environ[n] != NULL) {
+		n++;
+	}
+	env = calloc(n + 2, sizeof *env);
+	for (size_t i = 0; env != NULL && i < n; i++) {
+		if (strncmp(environ[i], REEXEC_ENV "=", sizeof REEXEC_ENV) != 0) {
+			env[kept++] = environ[i];
+		}
+	}
+	if (env != NULL) {
+		env[kept] = own;
+	}
+	return env;
+}
+
 /*
  * Children are forks and share our memory layout and stack canary; after a crash, which may have been a probe, get fresh ones. Sessions
  * go on: they stay our children, and the shared map comes along. Not when the control files could not be loaded again, since a server
@@ -420,16 +443,18 @@ reexec(void)
 {
 	char mem[32 + 12 * LISTEN_SOCKETS_MAX];
 	char **argv = calloc((size_t)server.argc + 2, sizeof *argv);
+	char **env = environment(mem);
 	struct diag d = { .emit = quiet };
 	struct config *c = config_load(server.home, &d);
 	struct buf b;
 
 	server.crashed = 0;
 	server.reexec_after = mono_ms() + REEXEC_SECONDS * INT64_C(1000);
-	if (argv == NULL || c == NULL) {
+	if (argv == NULL || env == NULL || c == NULL) {
 		log_msg(LOG_ERR, "reexec", "put off: the control files would not load");
 		config_free(c);
 		free(argv);
+		free(env);
 		return;
 	}
 	config_free(c);
@@ -441,7 +466,7 @@ reexec(void)
 		buf_fmt(&b, ",%d", server.listeners.l[i].fd);
 		fcntl(server.listeners.l[i].fd, F_SETFD, 0);
 	}
-	putenv(buf_cstr(&b));
+	buf_cstr(&b);
 	argv[0] = (char *)(uintptr_t) "mailstile";
 	argv[1] = (char *)(uintptr_t) "serve";
 	for (int i = 1; i < server.argc; i++) {
@@ -450,17 +475,17 @@ reexec(void)
 	nursery_stop();
 	carry_stop(); /* it finishes what it is at; the new image's waits for that */
 	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
-	execv("/proc/self/exe", argv);
+	execve("/proc/self/exe", argv, env);
 	/* Still here: go on as we are. */
-	log_msg(LOG_ERR, "reexec", "execv: %s", strerror(errno));
+	log_msg(LOG_ERR, "reexec", "execve: %s", strerror(errno));
 	set_signals();
 	carry_renew();
-	unsetenv(REEXEC_ENV);
 	fcntl(share_fd(), F_SETFD, FD_CLOEXEC);
 	for (unsigned i = 0; i < server.listeners.n; i++) {
 		fcntl(server.listeners.l[i].fd, F_SETFD, FD_CLOEXEC);
 	}
 	free(argv);
+	free(env);
 }
 
 /* Take over what the server had before it re-executed itself. -1: it did not. Returns the share's descriptor. */
@@ -471,10 +496,10 @@ inherited(void)
 	int share = -1;
 
 	for (int n = 0; s != NULL && *s != '\0'; n++) {
-		char *end;
-		long fd = strtol(s, &end, 10);
+		size_t len = strspn(s, "0123456789");
+		uint64_t fd;
 
-		if (end == s || fd < 3 || fd > 65535) {
+		if (parse_u64(s, len, 65535, &fd) == -1 || fd < 3) {
 			break;
 		}
 		if (n == 0) {
@@ -482,9 +507,8 @@ inherited(void)
 		} else {
 			listen_adopt(&server.listeners, (int)fd);
 		}
-		s = *end == ',' ? end + 1 : end;
+		s += len + (s[len] == ',');
 	}
-	unsetenv(REEXEC_ENV);
 	return share;
 }
 
@@ -621,7 +645,7 @@ write_pidfile(pid_t pid)
 
 	str_fmt(text, sizeof text, "%d\n", (int)pid);
 	if (fd == -1 || write_all(fd, text, strlen(text)) == -1) {
-		fprintf(stderr, "mailstile: %s: %s\n", server.pidfile, strerror(errno));
+		print(STDERR_FILENO, "mailstile: %s: %s\n", server.pidfile, strerror(errno));
 		return -1;
 	}
 	close(fd);
@@ -651,16 +675,18 @@ detach(void)
 static int
 serve_usage(void)
 {
-	fprintf(stderr, "usage: mailstile serve [-ds] [-H home] [-p pidfile]\n");
+	print(STDERR_FILENO, "usage: mailstile serve [-ds] [-H home] [-p pidfile]\n");
 	return 100;
 }
 
 static int
-serve_options(int argc, char **argv, int *detached, enum log_target *target)
+serve_options(char **argv, int *detached, enum log_target *target)
 {
+	struct options o;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "dsH:p:")) != -1) {
+	options_begin(&o, argv);
+	while ((opt = options_next(&o, "dsH:p:")) != 0) {
 		switch (opt) {
 		case 'd':
 			*detached = 1;
@@ -670,16 +696,16 @@ serve_options(int argc, char **argv, int *detached, enum log_target *target)
 			*target = LOG_TO_SYSLOG;
 			break;
 		case 'H':
-			server.home = optarg;
+			server.home = o.value;
 			break;
 		case 'p':
-			server.pidfile = optarg;
+			server.pidfile = o.value;
 			break;
 		default:
 			return -1;
 		}
 	}
-	return optind == argc ? 0 : -1;
+	return *o.word == NULL ? 0 : -1;
 }
 
 static void
@@ -726,7 +752,7 @@ serve_main(int argc, char **argv)
 	int detached = 0;
 	int share, rc;
 
-	if (serve_options(argc, argv, &detached, &target) == -1) {
+	if (serve_options(argv, &detached, &target) == -1) {
 		return serve_usage();
 	}
 	server.argc = argc;
@@ -738,7 +764,8 @@ serve_main(int argc, char **argv)
 	}
 	/* Faults at the start belong on the terminal of who starts us. */
 	if (log_open(target) == -1) {
-		fprintf(stderr, "mailstile: /dev/log: %s; log lines are lost until syslogd runs\n", strerror(errno));
+		print(
+		    STDERR_FILENO, "mailstile: /dev/log: %s; log lines are lost until syslogd runs\n", strerror(errno));
 	}
 	log_echo(detached && share == -1);
 	set_signals();

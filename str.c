@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -67,22 +66,139 @@ buf_u64(struct buf *b, uint64_t n)
 	buf_add(b, digits + i, sizeof digits - i);
 }
 
+/* ---- printf formats, as many of them as we use: the C library's own are three times as much code as all of this file ---- */
+
+struct field {
+	char fill;     /* '0' or ' ' */
+	size_t width;  /* at least */
+	size_t most;   /* of a string: the precision */
+	unsigned size; /* of a number: 0 int, 1 long, 2 long long; size_t is 1 */
+};
+
+/* Octets that do not fit are counted only. */
+static void
+put(struct buf *b, const char *p, size_t len)
+{
+	size_t room = b->len < b->cap ? b->cap - b->len : 0;
+
+	memcpy(b->p + (room > 0 ? b->len : 0), p, len < room ? len : room);
+	b->len += len;
+}
+
+static void
+put_field(struct buf *b, const struct field *f, const char *p, size_t len)
+{
+	int sign = f->fill == '0' && len > 0 && *p == '-';
+
+	put(b, p, (size_t)sign);
+	for (size_t i = len; i < f->width; i++) {
+		put(b, &f->fill, 1);
+	}
+	put(b, p + sign, len - (size_t)sign);
+}
+
+static void
+put_number(struct buf *b, const struct field *f, uint64_t n, unsigned base, int negative)
+{
+	char digits[24];
+	size_t i = sizeof digits;
+
+	do {
+		digits[--i] = "0123456789abcdef"[n % base];
+		n /= base;
+	} while (n > 0);
+	if (negative) {
+		digits[--i] = '-';
+	}
+	put_field(b, f, digits + i, sizeof digits - i);
+}
+
+/* What stands between `%` and the letter. */
+static const char *
+read_field(struct field *f, const char *p, int *most)
+{
+	*f = (struct field){ .fill = ' ', .most = SIZE_MAX };
+	*most = 0;
+	if (*p == '0') {
+		f->fill = *p++;
+	}
+	for (; ascii_isdigit(*p); p++) {
+		f->width = f->width * 10 + (size_t)(*p - '0');
+	}
+	if (*p == '.') {
+		f->most = 0;
+		*most = *++p == '*';
+		for (p += *most; ascii_isdigit(*p); p++) {
+			f->most = f->most * 10 + (size_t)(*p - '0');
+		}
+	}
+	for (; *p == 'l' || *p == 'z'; p++) {
+		f->size++;
+	}
+	return p;
+}
+
+/* As vsnprintf(): the length that the text has, with cap - 1 octets of it in dst, and a NUL. */
+static size_t __attribute__((format(printf, 3, 0))) format(char *dst, size_t cap, const char *fmt, va_list ap)
+{
+	struct buf b = { .p = dst, .cap = cap - 1 };
+	struct field f;
+	const char *s;
+	int star;
+	char c;
+
+	for (const char *p = fmt; *p != '\0'; p++) {
+		if (*p != '%') {
+			put(&b, p, 1);
+			continue;
+		}
+		p = read_field(&f, p + 1, &star);
+		if (star) {
+			int most = va_arg(ap, int);
+
+			f.most = most < 0 ? SIZE_MAX : (size_t)most;
+		}
+		if (*p == 's') {
+			s = va_arg(ap, const char *);
+			put_field(&b, &f, s, f.most == SIZE_MAX ? strlen(s) : strnlen(s, f.most));
+		} else if (*p == 'd') {
+			long long n = f.size == 0 ? va_arg(ap, int)
+			    : f.size == 1         ? va_arg(ap, long)
+						  : va_arg(ap, long long);
+
+			put_number(&b, &f, n < 0 ? -(uint64_t)n : (uint64_t)n, 10, n < 0);
+		} else if (*p == 'u' || *p == 'x' || *p == 'o') {
+			unsigned long long n = f.size == 0 ? va_arg(ap, unsigned)
+			    : f.size == 1                  ? va_arg(ap, unsigned long)
+							   : va_arg(ap, unsigned long long);
+
+			put_number(&b, &f, n, *p == 'u' ? 10 : *p == 'x' ? 16 : 8, 0);
+		} else {
+			c = *p == 'c' ? (char)va_arg(ap, int) : *p;
+			put(&b, &c, 1);
+		}
+	}
+	dst[b.len < b.cap ? b.len : b.cap] = '\0';
+	return b.len;
+}
+
 void
 buf_vfmt(struct buf *b, const char *fmt, va_list ap)
 {
 	size_t room = b->cap - b->len;
-	int n;
+	size_t n;
 
-	if (b->full) {
-		return;
-	}
-	n = vsnprintf(b->p + b->len, room, fmt, ap);
-	/* vsnprintf needs room for its NUL, so exactly full counts as too long. */
-	if (n < 0 || (size_t)n >= room) {
+	if (b->full || room == 0) {
 		b->full = 1;
 		return;
 	}
-	b->len += (size_t)n;
+	n = format(b->p + b->len, room, fmt, ap);
+	/* It needs room for its NUL, so exactly full counts as too long. */
+	if (n >= room) {
+		b->full = 1;
+		return;
+	}
+	b->len += n;
 }
 
 void
@@ -286,15 +402,34 @@ char *
 str_fmt(char *dst, size_t size, const char *fmt, ...)
 {
 	va_list ap;
-	int n;
+	size_t n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(dst, size, fmt, ap);
+	n = format(dst, size, fmt, ap);
 	va_end(ap);
-	if (n < 0 || (size_t)n >= size) {
+	if (n >= size) {
 		dst[0] = '\0';
 	}
 	return dst;
+}
+
+char *
+str_vfmt_cut(char *dst, size_t size, const char *fmt, va_list ap)
+{
+	format(dst, size, fmt, ap);
+	return dst;
+}
+
+void
+print(int fd, const char *fmt, ...)
+{
+	char mem[2048];
+	va_list ap;
+
+	va_start(ap, fmt);
+	str_vfmt_cut(mem, sizeof mem, fmt, ap);
+	va_end(ap);
+	(void)write_all(fd, mem, strlen(mem)); /* who should be told that nobody can be told? */
 }
 
 void

@@ -61,6 +61,17 @@ int str_copy(char *dst, size_t size, const char *s);
 /* Format into dst[size] and return it; what does not fit makes it empty, never cut: half a path is another path. */
 char *str_fmt(char *dst, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* The same from a va_list, and what does not fit is cut: text for people. */
+char *str_vfmt_cut(char *dst, size_t size, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));
+
+/* Say something to a person, on descriptor 1 or 2: at most 2047 octets. Applets only. */
+void print(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * The formats that these and buf_fmt(), log_fmt(), log_msg() and diag_put() know: %s %d %u %x %o %c %%, with 0, a width, l, ll, z, and
+ * a precision for %s.
+ */
+
 /* Fill from the kernel's generator; never fails: ends the process when the kernel cannot deliver. */
 void random_bytes(void *p, size_t len);
 /* Milliseconds of a clock that only goes forward. */

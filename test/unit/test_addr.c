@@ -71,6 +71,31 @@ test_parse(void **state)
 	assert_int_equal(addr_parse(&a, "192.0.2.1\0", 10), -1);
 }
 
+/* Text of all shapes of IPv6 addresses, beside the C library's, which has an own idea of ::/96 only. */
+static void
+test_text(void **state)
+{
+	char text[ADDR_TEXT_MAX], want[INET6_ADDRSTRLEN];
+	struct addr a, back;
+
+	(void)state;
+	for (unsigned n = 0; n < 256 * 64; n++) {
+		for (unsigned i = 0; i < 8; i++) {
+			int v = (n >> i & 1) == 0 ? 0 : (rand() & 0xffff) >> (n / 256 % 16) | 1;
+
+			a.ip[2 * i] = (uint8_t)(v >> 8);
+			a.ip[2 * i + 1] = (uint8_t)v;
+		}
+		assert_ptr_equal(addr_text(&a, text), text);
+		assert_int_equal(addr_parse(&back, text, strlen(text)), 0);
+		assert_memory_equal(&back, &a, sizeof a);
+		if ((n & 0x3f) != 0) {
+			assert_non_null(inet_ntop(AF_INET6, a.ip, want, sizeof want));
+			assert_string_equal(text, want);
+		}
+	}
+}
+
 static void
 test_blocks(void **state)
 {
@@ -195,6 +220,7 @@ main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parse),
+		cmocka_unit_test(test_text),
 		cmocka_unit_test(test_blocks),
 		cmocka_unit_test(test_same_client),
 		cmocka_unit_test(test_network),

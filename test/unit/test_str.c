@@ -15,6 +15,7 @@
 #include "unit.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <time.h>
 
 /* Short and interrupted calls: `interrupts` of them fail with EINTR, then each moves at most `most` octets. */
@@ -119,6 +120,49 @@ test_buf_fmt(void **state)
 	assert_int_equal(mem[4], '#');
 	assert_string_equal(str_fmt(mem, 4, "%d", 123), "123");
 	assert_string_equal(str_fmt(mem, 4, "%d", 1234), "");
+}
+
+/* Our formats beside the C library's, whole, and cut at every length. */
+#define SAME(...) \
+	do { \
+		char want_[128], got_[128]; \
+		int len_ = snprintf(want_, sizeof want_, __VA_ARGS__); \
+		assert_string_equal(str_fmt(got_, sizeof got_, __VA_ARGS__), want_); \
+		for (size_t cap_ = 1; cap_ <= (size_t)len_ + 1; cap_++) { \
+			memset(got_, '#', sizeof got_); \
+			cut(got_, cap_, __VA_ARGS__); \
+			assert_memory_equal(got_, want_, cap_ - 1); \
+			assert_int_equal(got_[cap_ - 1], '\0'); \
+			assert_int_equal(got_[cap_], '#'); \
+		} \
+	} while (0)
+
+static void __attribute__((format(printf, 3, 4))) cut(char *dst, size_t cap, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	assert_ptr_equal(str_vfmt_cut(dst, cap, fmt, ap), dst);
+	va_end(ap);
+}
+
+static void
+test_formats(void **state)
+{
+	static const char unended[3] = { 'a', 'b', 'c' };
+
+	(void)state;
+	SAME("nothing to do");
+	SAME("100%%, %c%c", 'x', '%');
+	SAME("%s|%.3s|%.9s|%.0s|%.*s|%.*s", "one", "four", "five", "none", 2, "star", -1, "all");
+	SAME("%.3s %.*s", unended, 2, unended);
+	SAME("%d %d %d %d", 0, -1, INT_MAX, INT_MIN);
+	SAME("%u %u %x %o", 0U, UINT_MAX, 0xbeefU, 0644U);
+	SAME("%ld %ld %lu %lx", LONG_MAX, LONG_MIN, ULONG_MAX, ULONG_MAX);
+	SAME("%lld %lld %llu %016llx", LLONG_MAX, LLONG_MIN, ULLONG_MAX, 0x123456789ULL);
+	SAME("%zu %zx", SIZE_MAX, (size_t)17);
+	SAME("%02d:%02d %04o %08x %5d|%3s|%1d", 7, 11, 0600U, 0xcafeU, -42, "a", 12345);
+	SAME("%05d %05d %03d", -42, 42, -4242);
 }
 
 static void
@@ -365,6 +409,7 @@ main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_buf),
 		cmocka_unit_test(test_buf_fmt),
+		cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_u64),
 		cmocka_unit_test(test_escapes),
 		cmocka_unit_test(test_date),
