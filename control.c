@@ -494,6 +494,23 @@ load_me(struct config *c, struct diag *d)
 	return 0;
 }
 
+static void
+load_relay(struct config *c, struct diag *d)
+{
+#if RELAY
+	char path[512];
+
+	if (c->spool == SPOOL_QUEUE) {
+		relay_conf_load(&c->relay, c->home, c->me, c->secrets, d);
+	} else if (access(ctl_path(c->home, "relay", path, sizeof path), F_OK) == 0) {
+		diag_put(d, DIAG_NOTE, path, 0, "not read: only a queue is delivered from, and the spool is a Maildir");
+	}
+#else
+	(void)c;
+	(void)d;
+#endif
+}
+
 struct config *
 config_load(const char *home, struct diag *d)
 {
@@ -519,6 +536,7 @@ config_load(const char *home, struct diag *d)
 	if (!certificate_missing(c)) {
 		load_certificate(c, d);
 	}
+	load_relay(c, d);
 	if (fatal) {
 		config_free(c);
 		return NULL;
@@ -536,6 +554,9 @@ config_free(struct config *c)
 	secret_unmap(c->secrets);
 	cdb_close(&c->morercpthosts);
 	cdb_close(&c->rules);
+#if RELAY
+	relay_conf_free(&c->relay);
+#endif
 	free(c->relayclients);
 	names_free(&c->rcpthosts);
 	names_free(&c->badmailfrom);

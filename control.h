@@ -12,6 +12,7 @@
 #include "config.h"
 #include "ctlfile.h"
 #include "diag.h"
+#include "relayconf.h"
 #include "secret.h"
 
 #include <stdint.h>
@@ -73,6 +74,9 @@ struct config {
 	struct radius_conf radius;
 	struct cert_chain chain;
 	struct secrets *secrets;
+#if RELAY
+	struct relay_conf relay; /* relay.on only where the spool is a queue */
+#endif
 };
 
 /*
