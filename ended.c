@@ -129,6 +129,9 @@ address_bounce(const struct relay_conf *c, struct clean_ask *ask, const char *se
 	if (strcmp(sender, "#@[]") == 0) {
 		return -1;
 	}
+	if (len == 0 && c->doublebounceto[0] == '\0') {
+		return -1;
+	}
 	if (len == 0) {
 		ask->twice = 1;
 		memcpy(ask->sender, "#@[]", 5);
@@ -169,7 +172,7 @@ send_bounce(struct relay *r, uint64_t id)
 		rc = -1;
 	} else if (address_bounce(r->conf, &ask, sender) == -1) {
 		relay_event(&l, LOG_WARNING, "bounce", id);
-		log_text(&l, "msg", "a bounce of a bounce of a bounce is thrown away");
+		log_text(&l, "msg", "a bounce that nobody is to have is thrown away");
 		log_end(&l);
 	} else if (relay_clean(r, &ask, fd, &a) == -1) {
 		relay_warn(id, "the bounce cannot be written", NULL);

@@ -287,7 +287,7 @@ make_durable(struct relay *r, struct intake *t)
 		if (t->fd[f] == -1) {
 			continue;
 		}
-		if (rc == 0 && (f == last ? fsync(t->fd[f]) : spool_before_link(&s, t->fd[f])) == -1) {
+		if (rc == 0 && (f == (int)last ? fsync(t->fd[f]) : spool_before_link(&s, t->fd[f])) == -1) {
 			rc = -1;
 		}
 		str_fmt(dir, sizeof dir, "%s/%u", dirs[f], (unsigned)(t->id % r->split));
