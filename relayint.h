@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The scheduler's parts (relay.h): relay.c is the loop, todo.c takes new messages in, pass.c carries one on, ended.c finishes it. All of it
+ * in one process, USER_SEND with the queue as current directory, without a thread.
+ */
+#ifndef MAILSTILE_RELAYINT_H
+#define MAILSTILE_RELAYINT_H
+
+#include "deliver.h"
+#include "log.h"
+#include "relayconf.h"
+#include "schedule.h"
+#include "str.h"
+
+#include <dirent.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define RELAY_TROUBLE 123 /* seconds until what the system would not do is tried again; as qmail-send */
+#define RECORD_MAX 4095
+#define SENDER_MAX (DELIVER_ADDR_MAX + 1)
+
+/* A recipient, during a pass over its message. */
+enum pass_state {
+	PASS_UNTRIED,
+	PASS_RUNNING,
+	PASS_LATER, /* answered "later" */
+	PASS_DOWN, /* not tried, or in vain, because nobody at its destination can be reached: says nothing about the message */
+	PASS_FAILED, /* in bounce/N, and yet to be marked */
+	PASS_OVER    /* marked */
+};
+
+struct pass_rcpt {
+	uint32_t offset; /* of its record in remote/N */
+	uint16_t len;    /* of the address */
+	uint16_t dest;
+	uint8_t state;
+};
+
+struct pass {
+	uint32_t m; /* SCHED_NONE: not in use */
+	uint64_t id;
+	int dying; /* nothing is put off any more */
+	int verp;
+	int remote, bounce; /* descriptors of remote/N and bounce/N, or -1 */
+	int bounce_new;
+	int dirty; /* marks that are not flushed */
+	unsigned running;
+	uint32_t n, untried, failed;
+	struct pass_rcpt *rcpt;
+	char sender[SENDER_MAX + 1];
+};
+
+/* What a remote said of a recipient. */
+struct outcome {
+	uint32_t rcpt; /* index in the pass */
+	uint16_t code;
+	char klass; /* 0: nothing yet */
+	char text[241];
+};
+
+struct remote {
+	int sock; /* -1: not in use */
+	uint16_t dest;
+	uint8_t probe;
+	struct pass *pass; /* NULL: idle, with a connection to `dest` */
+	unsigned rcpts, reported, messages;
+	int64_t since; /* mono */
+	struct outcome *outcome;
+};
+
+struct relay {
+	const struct relay_conf *conf;
+	unsigned split;
+	int journal;     /* see queue.c */
+	uid_t spool_uid; /* owns messages */
+	int clean, nursery;
+	int trigger;
+	int64_t now, mono, offset; /* offset: of one clock to the other; INT64_MAX: not known yet */
+	int lost;                  /* the cleaner or the nursery is gone */
+	int stopping;
+	int64_t stop_at; /* mono: what runs then is dropped */
+	/* todo.c */
+	DIR *scan;
+	int scan_found, scan_warn;
+	int woken;                                               /* the pipe has said so */
+	int64_t deaf_until;                                      /* mono_ms() */
+	int64_t scan_next, scan_warned, sweep_next, expire_next; /* mono */
+	/* pass.c */
+	unsigned passes, remotes; /* how many there can be */
+	struct pass *pass;
+	struct remote *remote;
+	unsigned turn;      /* the destination that was last served */
+	int64_t hold_until; /* mono: no delivery could be started */
+	struct sched *sched;
+};
+
+/* ---- files, todo.c ---- */
+
+/* A file of NUL-terminated records. */
+struct records {
+	int fd;
+	size_t pos, len;
+	uint64_t offset; /* of mem[pos] */
+	char mem[RECORD_MAX + 1];
+};
+enum record { RECORD_ERROR = -1, RECORD_END, RECORD_OK, RECORD_CUT };
+
+void records_open(struct records *r, int fd);
+/*
+ * The next one, NUL-terminated, valid until the next call: its length without the NUL in *len, its place in *offset. RECORD_CUT: the last one
+ * has no NUL. RECORD_ERROR with errno: EMSGSIZE when it is too long.
+ */
+enum record records_next(struct records *r, char **p, size_t *len, uint64_t *offset);
+
+/* DIR/N, or DIR/N mod split/N. */
+const char *relay_name(const struct relay *r, const char *dir, uint64_t id, char name[64]);
+const char *relay_flat(const char *dir, uint64_t id, char name[64]);
+/* A log line begun, with id=N. */
+void relay_event(struct log_line *l, int prio, const char *ev, uint64_t id);
+void relay_warn(uint64_t id, const char *what, const char *error);
+
+/* Start to look at todo/; look at some of it, 0 when there is no more. */
+void todo_begin(struct relay *r);
+int todo_some(struct relay *r);
+/* The start of everything: take over what is in info/. 0 or -1, logged. */
+int todo_takeover(struct relay *r);
+/* Debris that nobody will ever miss. */
+void todo_sweep(struct relay *r);
+
+/* ---- pass.c ---- */
+
+/* Where a recipient goes: destination and domain, lower case. NULL, or why it cannot be (text for a bounce). */
+const char *pass_where(struct relay *r, const char *addr, unsigned *dest, char domain[256]);
+/* A message is due: to its destination's list, or its end. */
+void pass_due(struct relay *r, uint32_t m);
+/* Begin a pass. 0: too many are open, and the message is still SCHED_BUSY; 1: it is taken care of. */
+int pass_open(struct relay *r, uint32_t m);
+/* Start whatever can be started. */
+void pass_serve(struct relay *r);
+/* Something came from a remote, or it is gone. */
+void pass_hear(struct relay *r, struct remote *t);
+/* Let go of all that runs. */
+void pass_drop(struct relay *r);
+
+/* ---- ended.c ---- */
+
+/* Append to bounce/N why `addr` failed. `local`: strip what virtualdomains has put before it. `fd` is opened when it is -1. 0 or -1. */
+int bounce_append(struct relay *r, uint64_t id, int *fd, int *made, const char *addr, int local, const char *text);
+/* Make it durable and close it. 0 or -1. */
+int bounce_sync(struct relay *r, int *fd, int *made);
+/* remote/N is gone, or has nothing left: finish the message. It is SCHED_BUSY. */
+void ended(struct relay *r, uint32_t m);
+/* Ask the cleaner. 0, or -1: it would not (logged), or is lost. */
+int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_answer *a);
+/* Read the sender out of info/N. 0 or -1 with errno. */
+int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1]);
+
+/* relay.c, with the configuration as an argument: for tests. */
+_Noreturn void relay_loop(
+    const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes);
+
+#endif
