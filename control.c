@@ -28,224 +28,10 @@ profile_name(enum profile p)
 	return profile_names[p];
 }
 
-/* Where a control file is: `home`/control/`name`. */
-static const char *
-control_path(const struct config *c, const char *name, char *path, size_t size)
-{
-	struct buf b;
-
-	buf_init(&b, path, size);
-	buf_fmt(&b, "%s/control/%s", c->home, name);
-	return buf_cstr(&b);
-}
-
-enum read_result { READ_OK, READ_MISSING, READ_BAD };
-
-/* Read a control file into malloc()ed, NUL-terminated memory. A fault is given to `d`; a missing file is none. */
-static enum read_result
-read_control(const struct config *c, const char *name, char **text, struct diag *d)
-{
-	char path[512];
-	struct stat st;
-	size_t cap;
-	long n;
-
-	*text = NULL;
-	control_path(c, name, path, sizeof path);
-	if (stat(path, &st) == -1) {
-		if (errno == ENOENT) {
-			return READ_MISSING;
-		}
-		diag_put(d, DIAG_ERROR, path, 0, "cannot be read: %s", strerror(errno));
-		return READ_BAD;
-	}
-	cap = S_ISREG(st.st_mode) && st.st_size < CONTROL_FILE_MAX ? (size_t)st.st_size + 1 : CONTROL_FILE_MAX;
-	*text = malloc(cap + 1);
-	n = *text == NULL ? -1 : file_read(path, *text, cap);
-	if (n == -1) {
-		diag_put(d, DIAG_ERROR, path, 0, "cannot be read: %s", strerror(errno));
-		free(*text);
-		*text = NULL;
-		return READ_BAD;
-	}
-	(*text)[n] = '\0';
-	if (strlen(*text) != (size_t)n) {
-		diag_put(d, DIAG_ERROR, path, 0, "contains a NUL octet; expected text");
-		free(*text);
-		*text = NULL;
-		return READ_BAD;
-	}
-	return READ_OK;
-}
-
-/* Cut the next line off *rest and its trailing white space, too. NULL when there is none. */
-static char *
-next_line(char **rest)
-{
-	char *line = *rest;
-	char *end;
-
-	if (*line == '\0') {
-		return NULL;
-	}
-	end = strchr(line, '\n');
-	if (end == NULL) {
-		end = line + strlen(line);
-		*rest = end;
-	} else {
-		*rest = end + 1;
-	}
-	while (end > line && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r')) {
-		end--;
-	}
-	*end = '\0';
-	return line;
-}
-
-/* Cut the next word off *rest. NULL when there is none. */
-static char *
-next_word(char **rest)
-{
-	char *word = *rest + strspn(*rest, " \t");
-	char *end = word + strcspn(word, " \t");
-
-	if (*word == '\0') {
-		return NULL;
-	}
-	*rest = *end == '\0' ? end : end + 1;
-	*end = '\0';
-	return word;
-}
-
-static int
-is_entry(const char *line)
-{
-	return line[0] != '\0' && line[0] != '#';
-}
-
-/* A one-line file into dst; the default stays when it is missing or empty. -1 when it was there and is no good. */
-static int
-load_line(const struct config *c, const char *name, char *dst, size_t size, struct diag *d)
-{
-	char path[512];
-	char *text, *rest, *line;
-	int rc = 0;
-
-	switch (read_control(c, name, &text, d)) {
-	case READ_MISSING:
-		return 0;
-	case READ_BAD:
-		return -1;
-	case READ_OK:
-		break;
-	}
-	rest = text;
-	line = next_line(&rest);
-	if (line != NULL && line[0] != '\0') {
-		for (const char *p = line; *p != '\0'; p++) {
-			if ((uint8_t)*p < 32 || *p == 127) {
-				rc = -1;
-			}
-		}
-		/* A line that is no good changes nothing: str_copy() would empty dst. */
-		if (rc == -1 || strlen(line) >= size || str_copy(dst, size, line) == -1) {
-			diag_put(d, DIAG_ERROR, control_path(c, name, path, sizeof path), 1,
-			    "expected one line of printable text, at most %zu octets", size - 1);
-			rc = -1;
-		}
-	}
-	free(text);
-	return rc;
-}
-
-static int
-compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* A list file. 0 read, 1 missing, -1 no good. */
-static int
-load_names(const struct config *c, const char *name, struct names *l, struct diag *d)
-{
-	char *rest, *line;
-	size_t lines = 1;
-
-	switch (read_control(c, name, &l->mem, d)) {
-	case READ_MISSING:
-		return 1;
-	case READ_BAD:
-		return -1;
-	case READ_OK:
-		break;
-	}
-	for (char *p = l->mem; *p != '\0'; p++) {
-		*p = (char)ascii_lower(*p);
-		lines += *p == '\n';
-	}
-	l->v = malloc(lines * sizeof *l->v);
-	if (l->v == NULL) {
-		free(l->mem);
-		l->mem = NULL;
-		return -1;
-	}
-	rest = l->mem;
-	while ((line = next_line(&rest)) != NULL) {
-		if (is_entry(line)) {
-			l->v[l->n++] = line;
-		}
-	}
-	qsort(l->v, l->n, sizeof *l->v, compare_names);
-	return 0;
-}
-
-int
-names_have(const struct names *l, const char *name)
-{
-	return l->n > 0 && bsearch(&name, l->v, l->n, sizeof *l->v, compare_names) != NULL;
-}
-
-/* [ADDRESS:]PORT with IPv6 addresses in brackets and `*` for any. 0 or -1. */
-static int
-parse_endpoint(char *s, int *any, struct addr *a, uint16_t *port, uint16_t default_port)
-{
-	char *colon = strrchr(s, ':');
-	char *host = s;
-	const char *num = NULL;
-	uint64_t n = default_port;
-
-	if (s[0] == '[') {
-		char *close = strchr(s, ']');
-
-		if (close == NULL || (close[1] != ':' && close[1] != '\0')) {
-			return -1;
-		}
-		num = close[1] == ':' ? close + 2 : NULL;
-		host = s + 1;
-		*close = '\0';
-	} else if (colon != NULL) {
-		if (strchr(s, ':') != colon) {
-			return -1; /* IPv6 without brackets: is the last part the port? */
-		}
-		*colon = '\0';
-		num = colon + 1;
-	} else if (default_port == 0) {
-		host = NULL;
-		num = s;
-	}
-	if ((num != NULL && (parse_u64(num, strlen(num), 65535, &n) == -1 || n == 0)) || n == 0) {
-		return -1;
-	}
-	*port = (uint16_t)n;
-	memset(a, 0, sizeof *a);
-	*any = host == NULL || strcmp(host, "*") == 0;
-	return host == NULL || *any ? 0 : addr_parse(a, host, strlen(host));
-}
-
 int
 control_parse_listen(struct listen_conf *l, char *line, struct diag *d, const char *file, int n)
 {
-	char *word = next_word(&line);
+	char *word = ctl_next_word(&line);
 	unsigned p = 0;
 
 	memset(l, 0, sizeof *l);
@@ -257,13 +43,13 @@ control_parse_listen(struct listen_conf *l, char *line, struct diag *d, const ch
 		return -1;
 	}
 	l->profile = (enum profile)p;
-	word = next_word(&line);
-	if (word == NULL || parse_endpoint(word, &l->any, &l->addr, &l->port, 0) == -1) {
+	word = ctl_next_word(&line);
+	if (word == NULL || ctl_endpoint(word, &l->any, &l->addr, &l->port, 0) == -1) {
 		diag_put(d, DIAG_ERROR, file, n,
 		    "expected [ADDRESS:]PORT after the profile, as in 587, 192.0.2.1:587 or [2001:db8::1]:587");
 		return -1;
 	}
-	while ((word = next_word(&line)) != NULL) {
+	while ((word = ctl_next_word(&line)) != NULL) {
 		if (l->profile != PROFILE_INSIDE || strncmp(word, "from=", 5) != 0 || strchr(word, '@') == NULL ||
 		    str_copy(l->from, sizeof l->from, word + 5) == -1) {
 			diag_put(d, DIAG_ERROR, file, n,
@@ -301,19 +87,19 @@ load_listen(struct config *c, struct diag *d)
 	char *line;
 	int n = 0, rc = -1;
 
-	switch (read_control(c, "listen", &text, d)) {
-	case READ_BAD:
+	switch (ctl_read(c->home, "listen", &text, d)) {
+	case CTL_BAD:
 		return -1;
-	case READ_OK:
+	case CTL_OK:
 		rest = text;
-		control_path(c, "listen", path, sizeof path);
+		ctl_path(c->home, "listen", path, sizeof path);
 		break;
-	case READ_MISSING:
+	case CTL_MISSING:
 		break;
 	}
-	while ((line = next_line(&rest)) != NULL) {
+	while ((line = ctl_next_line(&rest)) != NULL) {
 		n++;
-		if (!is_entry(line)) {
+		if (!ctl_is_entry(line)) {
 			continue;
 		}
 		if (c->listeners == LISTENERS_MAX) {
@@ -339,9 +125,9 @@ out:
 int
 control_parse_spool(struct config *c, char *line, struct diag *d, const char *file, int n)
 {
-	const char *kind = next_word(&line);
-	const char *dir = next_word(&line);
-	const char *prefix = next_word(&line);
+	const char *kind = ctl_next_word(&line);
+	const char *dir = ctl_next_word(&line);
+	const char *prefix = ctl_next_word(&line);
 	struct buf b;
 
 	kind = kind == NULL ? "" : kind;
@@ -350,7 +136,7 @@ control_parse_spool(struct config *c, char *line, struct diag *d, const char *fi
 	}
 	if (strcmp(kind, "queue") == 0 && prefix == NULL) {
 		c->spool = SPOOL_QUEUE;
-	} else if (strcmp(kind, "maildir") == 0 && dir[0] != '\0' && next_word(&line) == NULL) {
+	} else if (strcmp(kind, "maildir") == 0 && dir[0] != '\0' && ctl_next_word(&line) == NULL) {
 		c->spool = SPOOL_MAILDIR;
 	} else if (strcmp(kind, "maildir-plain") == 0 && dir[0] != '\0' && prefix == NULL) {
 		c->spool = SPOOL_MAILDIR_PLAIN;
@@ -378,10 +164,10 @@ load_spool(struct config *c, struct diag *d)
 	char line[512] = SPOOL_DEFAULT;
 	char path[512];
 
-	if (load_line(c, "spool", line, sizeof line, d) == -1) {
+	if (ctl_line(c->home, "spool", line, sizeof line, d) == -1) {
 		return -1;
 	}
-	return control_parse_spool(c, line, d, control_path(c, "spool", path, sizeof path), 1);
+	return control_parse_spool(c, line, d, ctl_path(c->home, "spool", path, sizeof path), 1);
 }
 
 static int
@@ -392,14 +178,14 @@ load_databytes(struct config *c, struct diag *d)
 	uint64_t n;
 
 	c->databytes = DATABYTES;
-	if (load_line(c, "databytes", line, sizeof line, d) == -1) {
+	if (ctl_line(c->home, "databytes", line, sizeof line, d) == -1) {
 		return -1;
 	}
 	if (line[0] == '\0') {
 		return 0;
 	}
 	if (parse_u64(line, strlen(line), INT64_MAX, &n) == -1) {
-		diag_put(d, DIAG_ERROR, control_path(c, "databytes", path, sizeof path), 1,
+		diag_put(d, DIAG_ERROR, ctl_path(c->home, "databytes", path, sizeof path), 1,
 		    "expected a number of octets, 0 for no limit; using %lld", (long long)DATABYTES);
 		return -1;
 	}
@@ -415,18 +201,18 @@ load_relayclients(struct config *c, struct diag *d)
 	size_t lines = 1;
 	int n = 0;
 
-	if (read_control(c, "relayclients", &text, d) != READ_OK) {
+	if (ctl_read(c->home, "relayclients", &text, d) != CTL_OK) {
 		return;
 	}
-	control_path(c, "relayclients", path, sizeof path);
+	ctl_path(c->home, "relayclients", path, sizeof path);
 	for (const char *p = text; *p != '\0'; p++) {
 		lines += *p == '\n';
 	}
 	c->relayclients = malloc(lines * sizeof *c->relayclients);
 	rest = text;
-	while (c->relayclients != NULL && (line = next_line(&rest)) != NULL) {
+	while (c->relayclients != NULL && (line = ctl_next_line(&rest)) != NULL) {
 		n++;
-		if (!is_entry(line)) {
+		if (!ctl_is_entry(line)) {
 			continue;
 		}
 		if (addr_block_parse(&c->relayclients[c->relayclients_n], line, strlen(line)) == 0) {
@@ -446,7 +232,7 @@ load_cdb(struct config *c, const char *name, struct cdb *cdb, struct diag *d, co
 {
 	char path[512];
 
-	if (cdb_open(cdb, control_path(c, name, path, sizeof path)) == -1 && errno != ENOENT) {
+	if (cdb_open(cdb, ctl_path(c->home, name, path, sizeof path)) == -1 && errno != ENOENT) {
 		diag_put(d, DIAG_ERROR, path, 0, "%s; %s", errno == EINVAL ? "not a cdb file" : strerror(errno),
 		    consequence);
 	}
@@ -457,8 +243,8 @@ load_policy(struct config *c, struct diag *d)
 {
 	char path[512];
 
-	control_path(c, "rcpthosts", path, sizeof path);
-	switch (load_names(c, "rcpthosts", &c->rcpthosts, d)) {
+	ctl_path(c->home, "rcpthosts", path, sizeof path);
+	switch (ctl_names(c->home, "rcpthosts", &c->rcpthosts, d)) {
 	case 0:
 		c->have_rcpthosts = 1;
 		break;
@@ -478,40 +264,10 @@ load_policy(struct config *c, struct diag *d)
 	load_cdb(c, "morercpthosts.cdb", &c->morercpthosts, d, "only rcpthosts counts");
 	load_cdb(c, "tcp.smtp.cdb", &c->rules, d, "nobody relays by its rules");
 	load_relayclients(c, d);
-	if (load_names(c, "badmailfrom", &c->badmailfrom, d) == -1) {
-		diag_put(
-		    d, DIAG_ERROR, control_path(c, "badmailfrom", path, sizeof path), 0, "no sender is refused by it");
+	if (ctl_names(c->home, "badmailfrom", &c->badmailfrom, d) == -1) {
+		diag_put(d, DIAG_ERROR, ctl_path(c->home, "badmailfrom", path, sizeof path), 0,
+		    "no sender is refused by it");
 	}
-}
-
-static int
-hostname_ok(const char *s)
-{
-	return s[0] != '.' && s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")] == '\0';
-}
-
-/* Host name or address with optional port, as radius.conf has them. */
-static int
-parse_radius_host(struct radius_server *r, char *word)
-{
-	int any;
-
-	/* A bare IPv6 address has more than one colon and no port. */
-	if (word[0] != '[' && strchr(word, ':') != strrchr(word, ':')) {
-		r->port = 1812;
-		r->numeric = addr_parse(&r->addr, word, strlen(word)) == 0;
-		return r->numeric ? str_copy(r->name, sizeof r->name, word) : -1;
-	}
-	if (parse_endpoint(word, &any, &r->addr, &r->port, 1812) == 0) {
-		r->numeric = !any;
-		return any ? -1 : str_copy(r->name, sizeof r->name, word[0] == '[' ? word + 1 : word);
-	}
-	/* Not an address: a name. parse_endpoint() has cut the port off and checked it; a name of digits and dots is a typing error. */
-	if (r->port == 0 || word[0] == '[' || word[0] == '\0' || word[strspn(word, "0123456789.")] == '\0' ||
-	    !hostname_ok(word)) {
-		return -1;
-	}
-	return str_copy(r->name, sizeof r->name, word);
 }
 
 /* [timeout [retries]] [unsigned] [# comment] */
@@ -524,7 +280,7 @@ parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const cha
 
 	r->timeout = RADIUS_TIMEOUT;
 	r->retries = RADIUS_RETRIES;
-	while ((word = next_word(&rest)) != NULL && word[0] != '#') {
+	while ((word = ctl_next_word(&rest)) != NULL && word[0] != '#') {
 		if (strcmp(word, "unsigned") == 0) {
 			r->unsigned_ok = 1;
 		} else if (numbers == 0 && parse_u64(word, strlen(word), 60, &v) == 0 && v > 0) {
@@ -547,12 +303,25 @@ parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const cha
 	return 0;
 }
 
+/* Host name or address with optional port, as radius.conf has them. */
+static int
+parse_radius_host(struct radius_server *r, char *word)
+{
+	/* A bare IPv6 address has more than one colon and no port. */
+	if (word[0] != '[' && strchr(word, ':') != strrchr(word, ':')) {
+		r->port = 1812;
+		r->numeric = addr_parse(&r->addr, word, strlen(word)) == 0;
+		return r->numeric ? str_copy(r->name, sizeof r->name, word) : -1;
+	}
+	return ctl_host(word, r->name, &r->numeric, &r->addr, &r->port, 1812);
+}
+
 static int
 parse_radius_line(struct radius_conf *rc, struct secrets *s, char *line, struct diag *d, const char *file, int n)
 {
 	struct radius_server *r = &rc->server[rc->servers];
-	char *host = next_word(&line);
-	char *secret = next_word(&line);
+	char *host = ctl_next_word(&line);
+	char *secret = ctl_next_word(&line);
 
 	memset(r, 0, sizeof *r);
 	if (parse_radius_host(r, host) == -1) {
@@ -596,10 +365,10 @@ control_parse_radius(struct radius_conf *rc, struct secrets *s, size_t len, stru
 		diag_put(d, DIAG_ERROR, file, 0, "contains a NUL octet; expected text");
 		rc_all = -1;
 	}
-	while (rc_all == 0 && (line = next_line(&rest)) != NULL) {
+	while (rc_all == 0 && (line = ctl_next_line(&rest)) != NULL) {
 		n++;
 		line += strspn(line, " \t");
-		if (!is_entry(line)) {
+		if (!ctl_is_entry(line)) {
 			continue;
 		}
 		if (rc->servers == RADIUS_SERVERS_MAX) {
@@ -641,7 +410,7 @@ load_radius(struct config *c, struct diag *d)
 	struct stat st;
 	long n;
 
-	control_path(c, "radius.conf", path, sizeof path);
+	ctl_path(c->home, "radius.conf", path, sizeof path);
 	if (stat(path, &st) == -1 && errno == ENOENT) {
 		str_copy(path, sizeof path, RADIUS_CONF);
 	}
@@ -665,8 +434,8 @@ load_certificate(struct config *c, struct diag *d)
 {
 	char certfile[512], keyfile[512];
 
-	cert_load(&c->chain, c->secrets, control_path(c, "servercert.pem", certfile, sizeof certfile),
-	    control_path(c, "serverkey.pem", keyfile, sizeof keyfile), d);
+	cert_load(&c->chain, c->secrets, ctl_path(c->home, "servercert.pem", certfile, sizeof certfile),
+	    ctl_path(c->home, "serverkey.pem", keyfile, sizeof keyfile), d);
 }
 
 /* A key without its certificate counts as missing, too: power may have failed between the two. */
@@ -675,7 +444,7 @@ certificate_missing(const struct config *c)
 {
 	char path[512];
 
-	return access(control_path(c, "servercert.pem", path, sizeof path), F_OK) == -1;
+	return access(ctl_path(c->home, "servercert.pem", path, sizeof path), F_OK) == -1;
 }
 
 int
@@ -686,8 +455,8 @@ config_first_certificate(struct config *c, struct diag *d)
 	if (!certificate_missing(c)) {
 		return 0;
 	}
-	if (cert_generate(control_path(c, "servercert.pem", certfile, sizeof certfile),
-		control_path(c, "serverkey.pem", keyfile, sizeof keyfile), c->me, c->secrets, d) == -1) {
+	if (cert_generate(ctl_path(c->home, "servercert.pem", certfile, sizeof certfile),
+		ctl_path(c->home, "serverkey.pem", keyfile, sizeof keyfile), c->me, c->secrets, d) == -1) {
 		return -1;
 	}
 	load_certificate(c, d);
@@ -704,16 +473,16 @@ load_me(struct config *c, struct diag *d)
 {
 	char path[512];
 
-	if (load_line(c, "me", c->me, sizeof c->me, d) == -1) {
+	if (ctl_line(c->home, "me", c->me, sizeof c->me, d) == -1) {
 		return -1;
 	}
-	control_path(c, "me", path, sizeof path);
+	ctl_path(c->home, "me", path, sizeof path);
 	if (c->me[0] == '\0') {
 		diag_put(
 		    d, DIAG_ERROR, path, 0, "missing or empty; expected this host's full name, as in mail.example.net");
 		return -1;
 	}
-	if (!hostname_ok(c->me)) {
+	if (!ctl_hostname_ok(c->me)) {
 		diag_put(d, DIAG_ERROR, path, 1, "expected a host name: letters, digits, hyphens and dots");
 		return -1;
 	}
@@ -721,8 +490,25 @@ load_me(struct config *c, struct diag *d)
 		diag_put(d, DIAG_WARN, path, 1, "is not fully qualified: it has no dot");
 	}
 	str_copy(c->greeting, sizeof c->greeting, c->me);
-	load_line(c, "smtpgreeting", c->greeting, sizeof c->greeting, d);
+	ctl_line(c->home, "smtpgreeting", c->greeting, sizeof c->greeting, d);
 	return 0;
+}
+
+static void
+load_relay(struct config *c, struct diag *d)
+{
+#if RELAY
+	char path[512];
+
+	if (c->spool == SPOOL_QUEUE) {
+		relay_conf_load(&c->relay, c->home, c->me, c->secrets, d);
+	} else if (access(ctl_path(c->home, "relay", path, sizeof path), F_OK) == 0) {
+		diag_put(d, DIAG_NOTE, path, 0, "not read: only a queue is delivered from, and the spool is a Maildir");
+	}
+#else
+	(void)c;
+	(void)d;
+#endif
 }
 
 struct config *
@@ -750,6 +536,7 @@ config_load(const char *home, struct diag *d)
 	if (!certificate_missing(c)) {
 		load_certificate(c, d);
 	}
+	load_relay(c, d);
 	if (fatal) {
 		config_free(c);
 		return NULL;
@@ -767,10 +554,11 @@ config_free(struct config *c)
 	secret_unmap(c->secrets);
 	cdb_close(&c->morercpthosts);
 	cdb_close(&c->rules);
+#if RELAY
+	relay_conf_free(&c->relay);
+#endif
 	free(c->relayclients);
-	free(c->rcpthosts.v);
-	free(c->rcpthosts.mem);
-	free(c->badmailfrom.v);
-	free(c->badmailfrom.mem);
+	names_free(&c->rcpthosts);
+	names_free(&c->badmailfrom);
 	free(c);
 }

@@ -10,7 +10,9 @@
 #include "cdb.h"
 #include "cert.h"
 #include "config.h"
+#include "ctlfile.h"
 #include "diag.h"
+#include "relayconf.h"
 #include "secret.h"
 
 #include <stdint.h>
@@ -29,13 +31,6 @@ struct listen_conf {
 	struct addr addr;
 	uint16_t port;
 	char from[SMTP_PATH_MAX + 1]; /* forced envelope sender of an `inside` listener, or "" */
-};
-
-/* A list of strings, lower-cased and sorted. */
-struct names {
-	char **v;
-	size_t n;
-	char *mem;
 };
 
 enum spool_kind {
@@ -79,6 +74,9 @@ struct config {
 	struct radius_conf radius;
 	struct cert_chain chain;
 	struct secrets *secrets;
+#if RELAY
+	struct relay_conf relay; /* relay.on only where the spool is a queue */
+#endif
 };
 
 /*
@@ -104,7 +102,5 @@ int control_parse_listen(struct listen_conf *l, char *line, struct diag *d, cons
 int control_parse_spool(struct config *c, char *line, struct diag *d, const char *file, int n);
 /* Parse radius.conf text in s->file[0..len) into `rc` and s->radius (RADIUS client configuration; see mailstile-control(5)). */
 int control_parse_radius(struct radius_conf *rc, struct secrets *s, size_t len, struct diag *d, const char *file);
-/* 1 when `name` (lower case) is in the list. */
-int names_have(const struct names *l, const char *name);
 
 #endif

@@ -8,9 +8,10 @@
 
 #include "addr.h"
 #include "config.h"
-#include "control.h"
+#include "ctlfile.h"
 #include "diag.h"
 #include "dns.h"
+#include "secret.h"
 
 #include <bearssl.h>
 #include <stdint.h>
@@ -18,7 +19,7 @@
 /* What TLS must give before mail is handed to a peer. */
 enum tls_policy {
 	TLS_NONE,    /* never */
-	TLS_MAY,     /* when it is offered and works; else plain */
+	TLS_MAY,     /* when it is offered and works; else plain. Never together with `implicit` */
 	TLS_ENCRYPT, /* always, whoever it is */
 	TLS_VERIFY,  /* always, with a certificate for the relay's name from a trusted authority */
 	TLS_PIN      /* always, with a certificate whose key has the SHA-256 given */
@@ -30,27 +31,28 @@ struct relay_pin {
 
 /* One relay host of a route. */
 struct relay_hop {
-	char host[256]; /* name, lower case, or address without brackets */
+	char host[256]; /* name, lower case, without a dot at its end; or address as addr_text() writes it */
 	int numeric;
 	struct addr addr; /* when numeric */
 	uint16_t port;
-	int implicit;     /* TLS from the first octet: port 465, or said so */
+	int implicit; /* TLS from the first octet: port 465, or said so */
 	enum tls_policy tls;
+	int named;     /* smtptls has a line for it */
 	unsigned pins; /* TLS_PIN: in relay_conf.pin, from `pin` on */
 	unsigned pin;
-	int auth; /* index in relay_conf.auth and secrets->relay, -1 = none */
+	int auth; /* index in relay_conf.auth and secrets->relay, -1 = none. With one, tls is TLS_VERIFY or TLS_PIN */
 };
 
 /* A line of smtproutes. No hops: MX, in spite of a wider route. */
 struct relay_route {
-	char domain[256]; /* "example.org", ".example.org", or "" for all; lower case */
+	char domain[256]; /* comes first. "example.org", ".example.org", "[192.0.2.1]", or "" for all; lower case */
 	unsigned hops;
 	struct relay_hop hop[RELAY_HOPS_MAX];
 };
 
-/* Policy for MX hosts: the lines of smtptls that name no relay of a route. */
+/* Policy for MX hosts: the lines of smtptls for destinations that have no route. */
 struct relay_tls {
-	char key[256]; /* destination domain, ".suffix", or "" */
+	char key[256]; /* comes first. Destination domain, ".suffix", or "" */
 	enum tls_policy tls;
 	unsigned pin, pins;
 };
@@ -74,15 +76,18 @@ struct relay_conf {
 	struct relay_virtual *virtuals;
 	size_t virtuals_n;
 	char *virtuals_mem;
-	unsigned concurrency; /* concurrencyremote */
+	unsigned concurrency; /* concurrencyremote, at most DELIVERIES_MAX; 0 = nothing is tried */
 	uint32_t lifetime;    /* queuelifetime */
 	char bouncefrom[256], bouncehost[256];
-	char doublebounceto[256], doublebouncehost[256];
+	char doublebounceto[256], doublebouncehost[256]; /* doublebounceto "": double bounces are thrown away */
 	/* as qmail-remote */
 	char helohost[256];
 	int timeout_connect, timeout_remote; /* seconds */
 	/* ours */
-	enum { LOCAL_LEAVE, LOCAL_BOUNCE } local; /* recipients that qmail would deliver locally: left for it, or refused */
+	enum {
+		LOCAL_LEAVE,
+		LOCAL_BOUNCE
+	} local; /* recipients that qmail would deliver locally: left for it, or refused */
 	unsigned routes;
 	struct relay_route route[RELAY_ROUTES_MAX];
 	unsigned tls_n;
@@ -91,24 +96,27 @@ struct relay_conf {
 	struct relay_pin pin[RELAY_PINS_MAX];
 	unsigned auths;
 	struct relay_auth auth[RELAY_AUTH_MAX];
-	br_x509_trust_anchor *anchor; /* from control/cacerts.pem or RELAY_CA_FILE; only when some policy is `verify` */
+	br_x509_trust_anchor
+	    *anchor; /* from control/cacerts.pem or RELAY_CA_FILE, one allocation; only when some policy is `verify` */
 	size_t anchors;
 	struct dns_conf dns;
 };
 
 /*
- * Read everything into `r`; passwords go to s->relay. `me` is the host's name. A file that is there but no good puts
- * delivery in order to fail closed: an entry that cannot be understood is an error in `d`, and r->on becomes 0. Called by
- * config_load(). Free with relay_conf_free().
+ * Read everything into `r`, which is all zero; passwords go to s->relay, the scratch part s->file is used. `me` is the host's
+ * name. When control/relay says off, nothing else is read. It fails closed: whatever cannot be read or understood is an error in `d`,
+ * by file and line, r->on becomes 0, and s->relay is wiped. Called by config_load(). Free with relay_conf_free().
  */
 void relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d);
 void relay_conf_free(struct relay_conf *r);
 
 /* The route for a domain (any case): its index, or -1 for MX. Exact, then each .suffix, then "" (qmail-spec 4.7). */
 int relay_route_find(const struct relay_conf *r, const char *domain);
-/* The policy for MX delivery to a domain: from smtptls, else TLS_MAY. */
+/* The policy for MX delivery to a domain, by the same order of keys: from smtptls, else TLS_MAY. Never NULL. */
 const struct relay_tls *relay_tls_find(const struct relay_conf *r, const char *domain);
-/* virtualdomains: what to prepend for user@domain, or NULL when it is not virtual (qmail-spec 2.5). */
+/* virtualdomains: what to prepend for user@domain (any case), or NULL when it is not virtual (qmail-spec 2.5). */
 const char *relay_virtual_find(const struct relay_conf *r, const char *addr);
+/* "none", "may", "encrypt", "verify", "pin". */
+const char *relay_policy_name(enum tls_policy p);
 
 #endif

@@ -25,6 +25,9 @@ struct cert_key {
 struct secrets {
 	struct cert_key key;
 	char radius[RADIUS_SERVERS_MAX][RADIUS_SECRET_MAX + 1];
+#if RELAY
+	char relay[RELAY_AUTH_MAX][129]; /* passwords for relays, in the order of relay_conf.auth */
+#endif
 	br_skey_decoder_context skey; /* scratch of cert_load(), as is all below */
 	br_pem_decoder_context pem;
 	unsigned char file[SECRET_FILE_MAX]; /* scratch: a file as read; wiped after use */

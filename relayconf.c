@@ -1,0 +1,760 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * The control files of delivery: qmail-send's and qmail-remote's own, and ours. Read by main only, before any fork, in the order in which
+ * they lean on each other: smtproutes names the relays, smtpauth and smtptls say more about them. A line that could do nothing, or that
+ * says less than it seems to, is an error: a typing error in smtptls must not send mail in the clear.
+ */
+#include "relayconf.h"
+
+#include "anchor.h"
+#include "str.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#if RELAY
+
+/* What is being read. */
+struct load {
+	struct relay_conf *r;
+	struct secrets *s;
+	struct diag *d;
+	const char *home;
+	char path[512]; /* of the file at hand */
+	int line;
+	int auth_line[RELAY_AUTH_MAX]; /* in smtpauth */
+	const char *verify;            /* the file, and its line, that first asks for trust anchors; NULL = none does */
+	int verify_line;
+};
+
+static const char *const policies[] = { "none", "may", "encrypt", "verify", "pin" };
+
+const char *
+relay_policy_name(enum tls_policy p)
+{
+	return policies[p];
+}
+
+static char *
+lower(char *s)
+{
+	for (char *p = s; *p != '\0'; p++) {
+		*p = (char)ascii_lower(*p);
+	}
+	return s;
+}
+
+/* ---- looking up ---- */
+
+_Static_assert(
+    offsetof(struct relay_route, domain) == 0 && offsetof(struct relay_tls, key) == 0, "find() relies on it");
+
+/* The entry whose name, its first member, is `domain`, else a .suffix of it, else "". -1 = none. */
+static int
+find(const void *v, size_t size, unsigned n, const char *domain)
+{
+	const char *p = domain;
+
+	for (;;) {
+		for (unsigned i = 0; i < n; i++) {
+			if (ascii_strcasecmp((const char *)v + i * size, p) == 0) {
+				return (int)i;
+			}
+		}
+		if (*p == '\0') {
+			return -1;
+		}
+		/* An address in brackets has no suffixes. */
+		p = *domain == '[' ? NULL : strchr(p + 1, '.');
+		p = p == NULL ? "" : p;
+	}
+}
+
+int
+relay_route_find(const struct relay_conf *r, const char *domain)
+{
+	int i = find(r->route, sizeof r->route[0], r->routes, domain);
+
+	return i >= 0 && r->route[i].hops == 0 ? -1 : i;
+}
+
+const struct relay_tls *
+relay_tls_find(const struct relay_conf *r, const char *domain)
+{
+	static const struct relay_tls may = { .tls = TLS_MAY };
+	int i = find(r->tls, sizeof r->tls[0], r->tls_n, domain);
+
+	return i == -1 ? &may : &r->tls[i];
+}
+
+static int
+compare_virtuals(const void *a, const void *b)
+{
+	const struct relay_virtual *x = a, *y = b;
+
+	return strcmp(x->key, y->key);
+}
+
+const char *
+relay_virtual_find(const struct relay_conf *r, const char *addr)
+{
+	char low[1024];
+	size_t len = strlen(addr);
+	char *at;
+
+	if (r->virtuals_n == 0) {
+		return NULL;
+	}
+	/* Nothing of that length is a key, but its domain may be one. */
+	addr += len < sizeof low ? 0 : len + 1 - sizeof low;
+	len = strlen(addr);
+	for (size_t i = 0; i <= len; i++) {
+		low[i] = (char)ascii_lower(addr[i]);
+	}
+	at = strrchr(low, '@');
+	for (char *p = low;;) {
+		const struct relay_virtual key = { .key = p };
+		const struct relay_virtual *v = bsearch(&key, r->virtuals, r->virtuals_n, sizeof key, compare_virtuals);
+
+		if (v != NULL) {
+			return v->prepend[0] == '\0' ? NULL : v->prepend;
+		}
+		if (*p == '\0') {
+			return NULL;
+		}
+		if (p == low) {
+			p = at == NULL ? NULL : at + 1;
+		} else {
+			p = strchr(p + 1, '.');
+		}
+		p = p == NULL ? low + len : p;
+	}
+}
+
+/* ---- small files ---- */
+
+/* What is wrong with the line at hand. */
+static int
+bad(struct load *l, const char *what)
+{
+	diag_put(l->d, DIAG_ERROR, l->path, l->line, "%s", what);
+	return -1;
+}
+
+/* Name the file whose first line is at hand. */
+static const char *
+enter(struct load *l, const char *name)
+{
+	l->line = 1;
+	return ctl_path(l->home, name, l->path, sizeof l->path);
+}
+
+/* A line of text; `dflt` when there is none. */
+static void
+load_text(struct load *l, const char *name, char *dst, size_t size, const char *dflt)
+{
+	str_copy(dst, size, dflt);
+	ctl_line(l->home, name, dst, size, l->d);
+}
+
+/* A host as it stands in a greeting or behind an @. */
+static void
+load_host(struct load *l, const char *name, char *dst, size_t size, const char *dflt)
+{
+	load_text(l, name, dst, size, dflt);
+	if (dst[0] == '[' && dst[strcspn(dst, " \t<>@")] == '\0') {
+		return;
+	}
+	if (!ctl_hostname_ok(dst)) {
+		enter(l, name);
+		bad(l, "expected a host name, or an address in brackets");
+	}
+}
+
+static uint64_t
+load_number(struct load *l, const char *name, uint64_t dflt, uint64_t min, uint64_t max)
+{
+	char line[32] = "";
+	uint64_t n = dflt;
+
+	ctl_line(l->home, name, line, sizeof line, l->d);
+	if (line[0] != '\0' && (parse_u64(line, strlen(line), max, &n) == -1 || n < min)) {
+		diag_put(l->d, DIAG_ERROR, enter(l, name), 1, "expected a number from %llu to %llu",
+		    (unsigned long long)min, (unsigned long long)max);
+	}
+	return n;
+}
+
+/* A line that holds one of two words. 1: the second; 0: the first, or what is there is neither, which is told. */
+static int
+load_choice(struct load *l, const char *name, const char *first, const char *second, int dflt)
+{
+	char line[32] = "";
+
+	ctl_line(l->home, name, line, sizeof line, l->d);
+	if (line[0] == '\0') {
+		return dflt;
+	}
+	if (strcmp(line, first) != 0 && strcmp(line, second) != 0) {
+		diag_put(l->d, DIAG_ERROR, enter(l, name), 1, "expected `%s` or `%s`", first, second);
+	}
+	return strcmp(line, second) == 0;
+}
+
+/* Without locals this host's name is local; with an empty one nothing is. */
+static void
+load_locals(struct load *l, const char *me)
+{
+	struct names *n = &l->r->locals;
+
+	if (ctl_names(l->home, "locals", n, l->d) != 1) {
+		return;
+	}
+	n->mem = strdup(me);
+	n->v = malloc(sizeof *n->v);
+	if (n->mem == NULL || n->v == NULL) {
+		enter(l, "locals");
+		bad(l, "no memory");
+		return;
+	}
+	n->v[n->n++] = lower(n->mem);
+}
+
+static void
+load_virtuals(struct load *l)
+{
+	struct relay_conf *r = l->r;
+	size_t lines = 1;
+	char *rest, *line;
+
+	if (ctl_read(l->home, "virtualdomains", &r->virtuals_mem, l->d) != CTL_OK) {
+		return;
+	}
+	enter(l, "virtualdomains");
+	for (const char *p = r->virtuals_mem; *p != '\0'; p++) {
+		lines += *p == '\n';
+	}
+	r->virtuals = malloc(lines * sizeof *r->virtuals);
+	if (r->virtuals == NULL) {
+		bad(l, "no memory");
+		return;
+	}
+	rest = r->virtuals_mem;
+	for (l->line = 1; (line = ctl_next_line(&rest)) != NULL; l->line++) {
+		char *colon = strchr(line, ':');
+
+		if (!ctl_is_entry(line)) {
+			continue;
+		}
+		if (colon == NULL) {
+			bad(l,
+			    "expected DOMAIN:PREFIX, USER@DOMAIN:PREFIX, .SUFFIX:PREFIX or :PREFIX; an empty PREFIX makes an exception");
+			return;
+		}
+		*colon = '\0';
+		r->virtuals[r->virtuals_n++] = (struct relay_virtual){ lower(line), colon + 1 };
+	}
+	qsort(r->virtuals, r->virtuals_n, sizeof *r->virtuals, compare_virtuals);
+	for (size_t i = 1; i < r->virtuals_n; i++) {
+		if (strcmp(r->virtuals[i - 1].key, r->virtuals[i].key) == 0) {
+			diag_put(
+			    l->d, DIAG_ERROR, l->path, 0, "two lines for `%.255s`: expected one", r->virtuals[i].key);
+			return;
+		}
+	}
+}
+
+/* ---- smtproutes, smtpauth, smtptls ---- */
+
+/* Give each entry of a text to `take` until one is no good. */
+static int
+each_entry(struct load *l, char *rest, int (*take)(struct load *l, char *line))
+{
+	char *line;
+
+	for (l->line = 1; (line = ctl_next_line(&rest)) != NULL; l->line++) {
+		if (ctl_is_entry(line) && take(l, line) == -1) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
+static void
+load_list(struct load *l, const char *name, int (*take)(struct load *l, char *line))
+{
+	char *text;
+
+	if (ctl_read(l->home, name, &text, l->d) == CTL_OK) {
+		enter(l, name);
+		each_entry(l, text, take);
+		free(text);
+	}
+}
+
+/* Cut what stands before the colon off *rest, in lower case; an address in brackets has colons of its own. NULL: there is none. */
+static char *
+cut_key(char **rest)
+{
+	char *key = *rest;
+	char *colon = key[0] == '[' ? strstr(key, "]:") : strchr(key, ':');
+
+	if (colon == NULL) {
+		return NULL;
+	}
+	colon += key[0] == '[';
+	*colon = '\0';
+	*rest = colon + 1;
+	return strlen(key) < 256 ? lower(key) : NULL;
+}
+
+/* A domain, .suffix, address in brackets, or nothing. */
+static int
+domain_ok(const char *key)
+{
+	if (key[0] == '[') {
+		return key[strcspn(key, " \t")] == '\0';
+	}
+	return strcmp(key, ".") != 0 && ctl_hostname_ok(key + (key[0] == '.'));
+}
+
+/* A relay's name as it is kept: lower case, no brackets, no dot at its end; an address in its usual form. */
+static void
+relay_name(char dst[256], const char *word, struct addr *a, int *numeric)
+{
+	size_t len = strlen(word);
+	int brackets = len > 1 && word[0] == '[' && word[len - 1] == ']';
+
+	str_fmt(dst, 256, "%.*s", (int)(len - (brackets ? 2 : 0)), word + brackets);
+	*numeric = addr_parse(a, dst, strlen(dst)) == 0;
+	if (*numeric) {
+		addr_text(a, dst);
+		return;
+	}
+	lower(dst);
+	len = strlen(dst);
+	if (len > 0 && dst[len - 1] == '.') {
+		dst[len - 1] = '\0';
+	}
+}
+
+static int
+take_hop(struct load *l, struct relay_hop *h, char *word)
+{
+	uint8_t question[DNS_QUESTION_MAX];
+	char host[CTL_HOST_MAX];
+
+	if ((word[0] != '[' && strchr(word, ':') != strrchr(word, ':')) ||
+	    ctl_host(word, host, &h->numeric, &h->addr, &h->port, 25) == -1) {
+		return bad(l, "expected relays as NAME[:PORT], IPv4[:PORT] or [IPv6][:PORT], or nothing for MX");
+	}
+	relay_name(h->host, host, &h->addr, &h->numeric);
+	if (!h->numeric && dns_question(question, sizeof question, 0, h->host, DNS_A) == 0) {
+		return bad(l, "a relay's name cannot be looked up: a part of it is empty or too long");
+	}
+	h->implicit = h->port == 465;
+	h->tls = TLS_MAY;
+	h->auth = -1;
+	return 0;
+}
+
+static int
+take_route(struct load *l, char *line)
+{
+	struct relay_route *t = &l->r->route[l->r->routes];
+	const char *key;
+	char *word;
+
+	if (strchr(line, '|') != NULL) {
+		return bad(l,
+		    "`|` with user and password is not understood here: put RELAY:USER:PASSWORD into control/smtpauth");
+	}
+	key = cut_key(&line);
+	if (key == NULL || !domain_ok(key) || (key[0] != '\0' && key[strlen(key) - 1] == '.')) {
+		return bad(l, "expected DOMAIN:RELAY, .SUFFIX:RELAY or :RELAY");
+	}
+	if (l->r->routes == RELAY_ROUTES_MAX) {
+		return bad(l, "too many lines (RELAY_ROUTES_MAX)");
+	}
+	for (unsigned i = 0; i < l->r->routes; i++) {
+		if (strcmp(l->r->route[i].domain, key) == 0) {
+			return bad(l, "an earlier line is for the same domain: expected one, its relays side by side");
+		}
+	}
+	str_copy(t->domain, sizeof t->domain, key);
+	while ((word = ctl_next_word(&line)) != NULL) {
+		if (t->hops == RELAY_HOPS_MAX) {
+			return bad(l, "too many relays (RELAY_HOPS_MAX)");
+		}
+		if (take_hop(l, &t->hop[t->hops], word) == -1) {
+			return -1;
+		}
+		t->hops++;
+	}
+	l->r->routes++;
+	return 0;
+}
+
+/* The next relay after `h` (NULL: from the beginning) whose name is `name` (NULL: any). NULL when there is none. */
+static struct relay_hop *
+next_hop(struct relay_conf *r, const struct relay_hop *h, const char *name)
+{
+	int seen = h == NULL;
+
+	for (unsigned i = 0; i < r->routes; i++) {
+		for (unsigned k = 0; k < r->route[i].hops; k++) {
+			struct relay_hop *o = &r->route[i].hop[k];
+
+			if (seen && (name == NULL || strcmp(o->host, name) == 0)) {
+				return o;
+			}
+			seen |= o == h;
+		}
+	}
+	return NULL;
+}
+
+static int
+printable(const char *s)
+{
+	for (; *s != '\0'; s++) {
+		if ((uint8_t)*s < 32 || *s == 127) {
+			return 0;
+		}
+	}
+	return 1;
+}
+
+/* No finding may show a part of the line. */
+static int
+take_auth(struct load *l, char *line)
+{
+	struct relay_conf *r = l->r;
+	const char *key = cut_key(&line);
+	char *password = key == NULL ? NULL : strchr(line, ':');
+	char name[256];
+	struct addr a;
+	int numeric;
+
+	if (password == NULL || password == line || password[1] == '\0' || !printable(line)) {
+		return bad(l, "expected RELAY:USER:PASSWORD");
+	}
+	*password++ = '\0';
+	if (r->auths == RELAY_AUTH_MAX) {
+		return bad(l, "too many lines (RELAY_AUTH_MAX)");
+	}
+	if (str_copy(r->auth[r->auths].user, sizeof r->auth[0].user, line) == -1 ||
+	    str_copy(l->s->relay[r->auths], sizeof l->s->relay[0], password) == -1) {
+		return bad(l, "the user or the password is too long: at most 255 and 128 octets");
+	}
+	relay_name(name, key, &a, &numeric);
+	if (next_hop(r, NULL, name) == NULL) {
+		return bad(
+		    l, "the relay is none of control/smtproutes: expected its name as it stands there, without port");
+	}
+	for (struct relay_hop *h = NULL; (h = next_hop(r, h, name)) != NULL;) {
+		if (h->auth != -1) {
+			return bad(l, "an earlier line is for the same relay");
+		}
+		h->auth = (int)r->auths;
+	}
+	l->auth_line[r->auths++] = l->line;
+	return 0;
+}
+
+/* Passwords: straight into the secret mapping, and parsed there. */
+static void
+load_auth(struct load *l)
+{
+	char *text = (char *)l->s->file;
+	struct stat st;
+	long n;
+
+	enter(l, "smtpauth");
+	l->line = 0;
+	if (stat(l->path, &st) == -1 && errno == ENOENT) {
+		return;
+	}
+	n = file_read(l->path, text, sizeof l->s->file - 1);
+	if (n == -1) {
+		diag_put(l->d, DIAG_ERROR, l->path, 0, "cannot be read: %s", strerror(errno));
+		return;
+	}
+	if (stat(l->path, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+		diag_put(
+		    l->d, DIAG_WARN, l->path, 0, "others than its owner can read the passwords; expected mode 0600");
+	}
+	text[n] = '\0';
+	if (strlen(text) != (size_t)n) {
+		bad(l, "contains a NUL octet; expected text");
+	} else {
+		each_entry(l, text, take_auth);
+	}
+	explicit_bzero(text, sizeof l->s->file);
+}
+
+static int
+hex_digit(int c)
+{
+	c = ascii_lower(c);
+	return ascii_isdigit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* 64 hex digits; colons between them do not matter. */
+static int
+take_pin(struct load *l, const char *word)
+{
+	struct relay_pin *pin = &l->r->pin[l->r->pins];
+	unsigned digits = 0;
+
+	if (l->r->pins == RELAY_PINS_MAX) {
+		return bad(l, "too many pins (RELAY_PINS_MAX)");
+	}
+	for (; *word != '\0'; word++) {
+		int v = hex_digit(*word);
+
+		if (*word == ':') {
+			continue;
+		}
+		if (v == -1 || digits == 64) {
+			digits = 0;
+			break;
+		}
+		pin->sha256[digits / 2] = (uint8_t)(pin->sha256[digits / 2] << 4 | v);
+		digits++;
+	}
+	if (digits != 64) {
+		return bad(l,
+		    "expected the SHA-256 of a public key after `pin`, 64 hexadecimal digits, and perhaps more of them");
+	}
+	l->r->pins++;
+	return 0;
+}
+
+/* POLICY [implicit] */
+static int
+parse_policy(struct load *l, char *rest, struct relay_tls *t, int *implicit)
+{
+	const char *word = ctl_next_word(&rest);
+	unsigned p = 0;
+
+	while (p <= TLS_PIN && (word == NULL || strcmp(word, policies[p]) != 0)) {
+		p++;
+	}
+	if (p > TLS_PIN) {
+		return bad(l,
+		    "expected NAME:POLICY, where POLICY is none, may, encrypt, verify or `pin HEX...`; NAME has no port");
+	}
+	t->tls = (enum tls_policy)p;
+	t->pin = l->r->pins;
+	word = ctl_next_word(&rest);
+	while (t->tls == TLS_PIN && word != NULL && strcmp(word, "implicit") != 0) {
+		if (take_pin(l, word) == -1) {
+			return -1;
+		}
+		word = ctl_next_word(&rest);
+	}
+	t->pins = l->r->pins - t->pin;
+	if (t->tls == TLS_PIN && t->pins == 0) {
+		return bad(l, "expected the SHA-256 of a public key after `pin`");
+	}
+	*implicit = word != NULL && strcmp(word, "implicit") == 0;
+	if (*implicit ? ctl_next_word(&rest) != NULL : word != NULL) {
+		return bad(l, "expected nothing more after the policy but the word `implicit`");
+	}
+	return 0;
+}
+
+/* Does mail for some domain that `key` stands for go by MX? */
+static int
+goes_by_mx(const struct relay_conf *r, const char *key)
+{
+	size_t len = strlen(key);
+
+	if (relay_route_find(r, key) == -1) {
+		return 1;
+	}
+	for (unsigned i = 0; i < r->routes; i++) {
+		size_t l = strlen(r->route[i].domain);
+
+		if (r->route[i].hops == 0 && key[0] == '.' && l >= len &&
+		    strcmp(r->route[i].domain + l - len, key) == 0) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/* A line that is about a relay of smtproutes. */
+static int
+take_relay_tls(struct load *l, struct relay_hop *h, const struct relay_tls *t, int implicit)
+{
+	if (h->named) {
+		return bad(l, "an earlier line is for the same relay");
+	}
+	if (h->auth != -1 && t->tls < TLS_VERIFY) {
+		return bad(l,
+		    "this relay gets a password (control/smtpauth), which must not go to whoever answers: expected verify or pin");
+	}
+	h->implicit |= implicit;
+	if (h->implicit && t->tls == TLS_NONE) {
+		return bad(
+		    l, "port 465 and `implicit` are TLS from the first octet: expected another policy than none");
+	}
+	h->named = 1;
+	h->tls = t->tls;
+	h->pin = t->pin;
+	h->pins = t->pins;
+	return 0;
+}
+
+static int
+take_tls(struct load *l, char *line)
+{
+	struct relay_conf *r = l->r;
+	const char *key = cut_key(&line);
+	struct relay_tls t = { .tls = TLS_MAY };
+	struct relay_hop *h = NULL;
+	struct addr a;
+	int implicit = 0, numeric;
+
+	if (key == NULL || !domain_ok(key)) {
+		return bad(
+		    l, "expected NAME:POLICY, NAME being a relay of control/smtproutes, a domain, .SUFFIX, or nothing");
+	}
+	if (parse_policy(l, line, &t, &implicit) == -1) {
+		return -1;
+	}
+	if (t.tls == TLS_VERIFY && l->verify == NULL) {
+		l->verify = "smtptls";
+		l->verify_line = l->line;
+	}
+	relay_name(t.key, key, &a, &numeric);
+	if (t.key[0] != '\0' && next_hop(r, NULL, t.key) != NULL) {
+		while ((h = next_hop(r, h, t.key)) != NULL) {
+			if (take_relay_tls(l, h, &t, implicit) == -1) {
+				return -1;
+			}
+		}
+		return 0;
+	}
+	if (implicit || numeric || (t.key[0] != '\0' && !goes_by_mx(r, t.key))) {
+		return bad(l,
+		    "names no relay of control/smtproutes, and no domain whose mail goes by MX: it would do nothing");
+	}
+	for (unsigned i = 0; i < r->tls_n; i++) {
+		if (strcmp(r->tls[i].key, t.key) == 0) {
+			return bad(l, "an earlier line is for the same domain");
+		}
+	}
+	if (r->tls_n == RELAY_ROUTES_MAX) {
+		return bad(l, "too many lines (RELAY_ROUTES_MAX)");
+	}
+	r->tls[r->tls_n++] = t;
+	return 0;
+}
+
+/* The policy of relays that no line names: a password asks for `verify`, TLS from the first octet is TLS always. */
+static void
+settle_policies(struct load *l)
+{
+	const struct relay_tls *dflt = relay_tls_find(l->r, "");
+
+	for (struct relay_hop *h = NULL; (h = next_hop(l->r, h, NULL)) != NULL;) {
+		if (!h->named) {
+			h->tls = dflt->tls;
+			h->pin = dflt->pin;
+			h->pins = dflt->pins;
+		}
+		if (h->auth != -1 && h->tls < TLS_VERIFY) {
+			h->tls = TLS_VERIFY;
+			if (l->verify == NULL) {
+				l->verify = "smtpauth";
+				l->verify_line = l->auth_line[h->auth];
+			}
+		}
+		if (h->implicit && h->tls < TLS_ENCRYPT) {
+			h->tls = TLS_ENCRYPT;
+		}
+	}
+}
+
+static void
+load_anchors(struct load *l)
+{
+	struct relay_conf *r = l->r;
+	int rc;
+
+	if (l->verify == NULL) {
+		return;
+	}
+	enter(l, "cacerts.pem");
+	rc = anchors_load(l->path, 1, &r->anchor, &r->anchors, l->d);
+	if (rc == 1) {
+		rc = anchors_load(RELAY_CA_FILE, 0, &r->anchor, &r->anchors, l->d);
+	}
+	if (rc != -1 && r->anchors == 0) {
+		diag_put(l->d, DIAG_ERROR, enter(l, l->verify), l->verify_line,
+		    "certificates are to be verified, but there are no trust anchors: put some into control/cacerts.pem, or into %s",
+		    RELAY_CA_FILE);
+	}
+}
+
+void
+relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d)
+{
+	struct load l = { .r = r, .s = s, .d = d, .home = home };
+	unsigned errors = d->errors;
+
+	r->on = load_choice(&l, "relay", "off", "on", RELAY_DEFAULT);
+	if (!r->on && d->errors == errors) {
+		return; /* the files are somebody else's */
+	}
+	load_host(&l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
+	load_locals(&l, me);
+	ctl_names(home, "percenthack", &r->percenthack, d);
+	load_virtuals(&l);
+	r->concurrency = (unsigned)load_number(&l, "concurrencyremote", 20, 0, 65535);
+	r->concurrency = r->concurrency > DELIVERIES_MAX ? DELIVERIES_MAX : r->concurrency;
+	r->lifetime = (uint32_t)load_number(&l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
+	load_text(&l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
+	load_host(&l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
+	if (ctl_line(home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, d) == 1) {
+		str_copy(r->doublebounceto, sizeof r->doublebounceto, "postmaster");
+	}
+	load_host(&l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
+	load_host(&l, "helohost", r->helohost, sizeof r->helohost, me);
+	r->timeout_connect = (int)load_number(&l, "timeoutconnect", 60, 1, 3600);
+	r->timeout_remote = (int)load_number(&l, "timeoutremote", 1200, 1, 7200);
+	r->local = load_choice(&l, "localdelivery", "leave", "bounce", 0) ? LOCAL_BOUNCE : LOCAL_LEAVE;
+	load_list(&l, "smtproutes", take_route);
+	load_auth(&l);
+	load_list(&l, "smtptls", take_tls);
+	settle_policies(&l);
+	load_anchors(&l);
+	dns_conf_load(&r->dns, NULL, NULL);
+	if (d->errors != errors) {
+		/* Half of it would send mail astray. */
+		r->on = 0;
+		r->auths = 0;
+		explicit_bzero(s->relay, sizeof s->relay);
+		diag_put(d, DIAG_ERROR, NULL, 0, "nothing is delivered until this is mended; mail waits in the queue");
+	}
+}
+
+void
+relay_conf_free(struct relay_conf *r)
+{
+	names_free(&r->locals);
+	names_free(&r->percenthack);
+	free(r->virtuals);
+	free(r->virtuals_mem);
+	free(r->anchor);
+}
+
+#endif
