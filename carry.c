@@ -7,6 +7,7 @@
  */
 #include "carry.h"
 
+#include "deliver.h"
 #include "log.h"
 #include "msg.h"
 #include "nursery.h"

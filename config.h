@@ -400,6 +400,19 @@ _Static_assert(DELIVER_RCPTS_MAX >= 1 && DELIVER_RCPTS_MAX <= 100, "DELIVER_RCPT
 #endif
 _Static_assert(DELIVER_MESSAGES_MAX >= 1 && DELIVER_MESSAGES_MAX <= 1000, "DELIVER_MESSAGES_MAX: 1..1000");
 
+/* DELIVER_REACH_SECONDS: from the beginning of a delivery until a next hop is ready to take a message: looking up, connecting, greeting, TLS
+ * and login, all addresses that are tried together. Default 600, range 30-1800. */
+#ifndef DELIVER_REACH_SECONDS
+#define DELIVER_REACH_SECONDS 600
+#endif
+_Static_assert(DELIVER_REACH_SECONDS >= 30 && DELIVER_REACH_SECONDS <= 1800, "DELIVER_REACH_SECONDS: 30..1800");
+
+/* DELIVER_IDLE_SECONDS: a connection that could carry another message waits so long for one. Default 5, range 0-60. */
+#ifndef DELIVER_IDLE_SECONDS
+#define DELIVER_IDLE_SECONDS 5
+#endif
+_Static_assert(DELIVER_IDLE_SECONDS >= 0 && DELIVER_IDLE_SECONDS <= 60, "DELIVER_IDLE_SECONDS: 0..60");
+
 /* QUEUE_LIFETIME: seconds after which a message that cannot be delivered is returned, when control/queuelifetime does not exist.
  * Default 604800 (qmail's), range 3600-2592000. */
 #ifndef QUEUE_LIFETIME

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * A client's connection, plain or TLS 1.2, for the smtp process. BearSSL does TLS; it allocates nothing. Only ECDHE with AEAD is offered,
- * on X25519 and P-256. The private key is the warden's: the policy class below asks it for the one signature of a handshake, and for
- * sessions to resume. SIGTERM stays blocked but while waiting in ppoll(), so that no wake-up is lost.
+ * A connection, plain or TLS 1.2: a client's, for the smtp process, and one to a next hop, for remotes. BearSSL does TLS; it allocates
+ * nothing. Only ECDHE with AEAD is offered, in either part; as a server on X25519 and P-256. The private key is the warden's: the policy
+ * class below asks it for the one signature of a handshake, and for sessions to resume. SIGTERM stays blocked but while waiting in ppoll(), so that no wake-up is lost.
  */
 #include "tls.h"
 
@@ -120,7 +120,7 @@ raw_write(struct conn *c, const void *p, size_t len, int64_t until)
 static enum conn_status
 engine_run(struct conn *c, unsigned want, int64_t until)
 {
-	br_ssl_engine_context *eng = &c->sc.eng;
+	br_ssl_engine_context *eng = &c->eng;
 
 	for (;;) {
 		unsigned state = br_ssl_engine_current_state(eng);
@@ -283,8 +283,9 @@ conn_init(struct conn *c, int rfd, int wfd, int nonblock)
 	c->nonblock = nonblock;
 }
 
-void
-conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w)
+/* What a server and a client have in common. */
+static void
+setup_engine(br_ssl_engine_context *eng)
 {
 	static const uint16_t suites[] = {
 		BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
@@ -294,18 +295,9 @@ conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_
 		BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
 		BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	};
-	br_ssl_engine_context *eng = &c->sc.eng;
 
-	c->chain = chain;
-	c->warden = w;
-	c->policy = &policy_class;
-	c->cache = &cache_class;
-	br_ssl_server_zero(&c->sc);
 	br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
 	br_ssl_engine_set_suites(eng, suites, sizeof suites / sizeof suites[0]);
-	c->ec = *br_ec_get_default();
-	c->ec.supported_curves = 1U << BR_EC_secp256r1 | 1U << BR_EC_curve25519;
-	br_ssl_engine_set_ec(eng, &c->ec);
 	br_ssl_engine_set_hash(eng, br_sha256_ID, &br_sha256_vtable);
 	br_ssl_engine_set_hash(eng, br_sha384_ID, &br_sha384_vtable);
 	br_ssl_engine_set_hash(eng, br_sha512_ID, &br_sha512_vtable);
@@ -314,15 +306,41 @@ conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_
 	br_ssl_engine_set_default_aes_gcm(eng);
 	br_ssl_engine_set_default_chapol(eng);
 	br_ssl_engine_add_flags(eng, BR_OPT_NO_RENEGOTIATION);
+}
+
+void
+conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct tls_warden *w)
+{
+	c->chain = chain;
+	c->warden = w;
+	c->policy = &policy_class;
+	c->cache = &cache_class;
+	br_ssl_server_zero(&c->sc);
+	setup_engine(&c->eng);
+	c->ec = *br_ec_get_default();
+	c->ec.supported_curves = 1U << BR_EC_secp256r1 | 1U << BR_EC_curve25519;
+	br_ssl_engine_set_ec(&c->eng, &c->ec);
 	br_ssl_server_set_policy(&c->sc, &c->policy);
 	br_ssl_server_set_cache(&c->sc, &c->cache);
+}
+
+/* No sessions are resumed: a remote has one connection or two, and nobody to ask for those of others. */
+void
+conn_setup_client(struct conn *c)
+{
+	br_ssl_client_zero(&c->cc);
+	setup_engine(&c->eng);
+	/* With all curves it has: keys of certificates are on P-384, too. */
+	br_ssl_engine_set_ec(&c->eng, br_ec_get_default());
+	br_ssl_engine_set_rsavrfy(&c->eng, br_rsa_pkcs1_vrfy_get_default());
+	br_ssl_engine_set_ecdsa(&c->eng, br_ecdsa_vrfy_asn1_get_default());
 }
 
 /* Seed the engine: in each process anew. */
 static void
 seed_engine(struct conn *c)
 {
-	br_ssl_engine_context *eng = &c->sc.eng;
+	br_ssl_engine_context *eng = &c->eng;
 	uint8_t seed[32];
 
 	/* The engine would open /dev/urandom, which the jail has not: seed it here, and say that the system's part is done. */
@@ -332,25 +350,62 @@ seed_engine(struct conn *c)
 	explicit_bzero(seed, sizeof seed);
 }
 
+/* Before a handshake: nothing of ours is left to be sent in the clear. */
+static enum conn_status
+before_handshake(struct conn *c, int timeout_ms)
+{
+	enum conn_status st = conn_flush(c, timeout_ms);
+
+	if (st == CONN_OK) {
+		seed_engine(c);
+		br_ssl_engine_set_buffers_bidi(&c->eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
+	}
+	return st;
+}
+
+static enum conn_status
+shake_hands(struct conn *c, int timeout_ms)
+{
+	enum conn_status st;
+
+	c->tls = 1;
+	st = engine_run(c, BR_SSL_SENDAPP, mono_ms() + timeout_ms);
+	return st == CONN_EOF && c->tls_error != 0 ? CONN_TLS : st;
+}
+
+static enum conn_status
+not_started(struct conn *c)
+{
+	c->tls_error = br_ssl_engine_last_error(&c->eng);
+	return CONN_TLS;
+}
+
 enum conn_status
 conn_start_tls(struct conn *c, int timeout_ms)
 {
-	enum conn_status st = conn_flush(c, timeout_ms);
+	enum conn_status st = before_handshake(c, timeout_ms);
 
 	if (st != CONN_OK) {
 		return st;
 	}
-	seed_engine(c);
-	br_ssl_engine_set_buffers_bidi(&c->sc.eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
 	if (!br_ssl_server_reset(&c->sc)) {
-		c->tls_error = br_ssl_engine_last_error(&c->sc.eng);
-		return CONN_TLS;
+		return not_started(c);
 	}
 	/* Until a version is agreed on, alerts bear one that old clients can read; else it would be 0, and they would see garbage. */
-	c->sc.eng.version_out = BR_TLS10;
-	c->tls = 1;
-	st = engine_run(c, BR_SSL_SENDAPP, mono_ms() + timeout_ms);
-	return st == CONN_EOF && c->tls_error != 0 ? CONN_TLS : st;
+	c->eng.version_out = BR_TLS10;
+	return shake_hands(c, timeout_ms);
+}
+
+enum conn_status
+conn_start_client(struct conn *c, const char *name, const br_x509_class **x509, int timeout_ms)
+{
+	enum conn_status st = before_handshake(c, timeout_ms);
+
+	if (st != CONN_OK) {
+		return st;
+	}
+	br_ssl_engine_set_x509(&c->eng, x509);
+	return br_ssl_client_reset(&c->cc, name, 0) ? shake_hands(c, timeout_ms) : not_started(c);
 }
 
 enum conn_status
@@ -360,7 +415,7 @@ conn_peek(struct conn *c, const uint8_t **p, size_t *len, int timeout_ms)
 	enum conn_status st;
 
 	if (c->tls) {
-		*p = br_ssl_engine_recvapp_buf(&c->sc.eng, len);
+		*p = br_ssl_engine_recvapp_buf(&c->eng, len);
 		if (*p != NULL) {
 			return CONN_OK;
 		}
@@ -376,7 +431,7 @@ conn_peek(struct conn *c, const uint8_t **p, size_t *len, int timeout_ms)
 	if (c->tls) {
 		st = engine_run(c, BR_SSL_RECVAPP, until);
 		if (st == CONN_OK) {
-			*p = br_ssl_engine_recvapp_buf(&c->sc.eng, len);
+			*p = br_ssl_engine_recvapp_buf(&c->eng, len);
 		}
 		return st;
 	}
@@ -392,7 +447,7 @@ conn_take(struct conn *c, size_t n)
 {
 	if (c->tls) {
 		if (n > 0) {
-			br_ssl_engine_recvapp_ack(&c->sc.eng, n);
+			br_ssl_engine_recvapp_ack(&c->eng, n);
 		}
 		return;
 	}
@@ -404,7 +459,7 @@ void
 conn_take_wipe(struct conn *c, size_t n)
 {
 	size_t len;
-	uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->sc.eng, &len) : c->in + c->in_pos;
+	uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->eng, &len) : c->in + c->in_pos;
 
 	if (p != NULL) {
 		explicit_bzero(p, n);
@@ -417,7 +472,7 @@ conn_pending(struct conn *c)
 {
 	size_t len = c->in_len;
 
-	if (c->tls && br_ssl_engine_recvapp_buf(&c->sc.eng, &len) == NULL) {
+	if (c->tls && br_ssl_engine_recvapp_buf(&c->eng, &len) == NULL) {
 		return 0;
 	}
 	return len;
@@ -427,7 +482,7 @@ int
 conn_line_pending(struct conn *c)
 {
 	size_t len = c->in_len;
-	const uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->sc.eng, &len) : c->in + c->in_pos;
+	const uint8_t *p = c->tls ? br_ssl_engine_recvapp_buf(&c->eng, &len) : c->in + c->in_pos;
 
 	return p != NULL && memchr(p, '\n', len) != NULL;
 }
@@ -457,37 +512,63 @@ conn_write(struct conn *c, const void *p, size_t len, int timeout_ms)
 	return CONN_OK;
 }
 
-enum conn_status
-conn_flush(struct conn *c, int timeout_ms)
+/* Give p[0..len) to the network, or to the engine, which may keep some. */
+static enum conn_status
+push(struct conn *c, const uint8_t *p, size_t len, int64_t until)
 {
-	int64_t until = mono_ms() + timeout_ms;
 	size_t pos = 0;
-	enum conn_status st;
 
 	if (!c->tls) {
-		st = c->out_len == 0 ? CONN_OK : raw_write(c, c->out, c->out_len, until);
-		c->out_len = 0;
-		return st;
+		return len == 0 ? CONN_OK : raw_write(c, p, len, until);
 	}
-	while (pos < c->out_len) {
+	while (pos < len) {
+		enum conn_status st = engine_run(c, BR_SSL_SENDAPP, until);
 		size_t room;
-		uint8_t *p;
+		uint8_t *to;
 
-		st = engine_run(c, BR_SSL_SENDAPP, until);
 		if (st != CONN_OK) {
 			return st;
 		}
-		p = br_ssl_engine_sendapp_buf(&c->sc.eng, &room);
-		if (room > c->out_len - pos) {
-			room = c->out_len - pos;
+		to = br_ssl_engine_sendapp_buf(&c->eng, &room);
+		if (room > len - pos) {
+			room = len - pos;
 		}
-		memcpy(p, c->out + pos, room);
-		br_ssl_engine_sendapp_ack(&c->sc.eng, room);
+		memcpy(to, p + pos, room);
+		br_ssl_engine_sendapp_ack(&c->eng, room);
 		pos += room;
 	}
-	c->out_len = 0;
-	br_ssl_engine_flush(&c->sc.eng, 0);
+	return CONN_OK;
+}
+
+static enum conn_status
+flush_until(struct conn *c, const uint8_t *p, size_t len, int64_t until)
+{
+	enum conn_status st = push(c, p, len, until);
+
+	if (st != CONN_OK || !c->tls) {
+		return st;
+	}
+	br_ssl_engine_flush(&c->eng, 0);
 	return engine_run(c, 0, until);
+}
+
+enum conn_status
+conn_flush(struct conn *c, int timeout_ms)
+{
+	enum conn_status st = flush_until(c, c->out, c->out_len, mono_ms() + timeout_ms);
+
+	c->out_len = !c->tls || st == CONN_OK ? 0 : c->out_len;
+	return st;
+}
+
+enum conn_status
+conn_send(struct conn *c, const void *p, size_t len, int timeout_ms)
+{
+	int64_t until = mono_ms() + timeout_ms;
+	enum conn_status st = push(c, c->out, c->out_len, until);
+
+	c->out_len = 0;
+	return st == CONN_OK ? flush_until(c, p, len, until) : st;
 }
 
 void
@@ -496,7 +577,7 @@ conn_close(struct conn *c, int timeout_ms)
 	int64_t until = mono_ms() + timeout_ms;
 
 	if (conn_flush(c, timeout_ms) == CONN_OK && c->tls) {
-		br_ssl_engine_close(&c->sc.eng);
+		br_ssl_engine_close(&c->eng);
 		engine_run(c, 0, until);
 	}
 	shutdown(c->wfd, SHUT_WR);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A client's connection, plain or TLS 1.2, behind one interface. smtp process only. Private key operations and the session
- * cache are delegated through struct tls_warden. All memory is static and bounded.
+ * A connection, plain or TLS 1.2, behind one interface: a client's, in smtp processes, and one of ours to a next hop, in remotes.
+ * Private key operations and the session cache of a server are delegated through struct tls_warden. All memory is static and bounded.
  */
 #ifndef MAILSTILE_TLS_H
 #define MAILSTILE_TLS_H
@@ -45,7 +45,11 @@ struct conn {
 	size_t in_pos, in_len; /* plain: what is left in `in` */
 	size_t out_len;
 	uint8_t out[CONN_OUT]; /* replies not yet sent */
-	br_ssl_server_context sc;
+	union {
+		br_ssl_engine_context eng; /* the first member of both */
+		br_ssl_server_context sc;
+		br_ssl_client_context cc;
+	};
 	br_ec_impl ec;
 	const br_ssl_server_policy_class *policy;
 	const br_ssl_session_cache_class *cache;
@@ -69,6 +73,13 @@ void conn_setup_tls(struct conn *c, const struct cert_chain *chain, const struct
 enum conn_status conn_start_tls(struct conn *c, int timeout_ms);
 
 /*
+ * The same for a client: set up the engine, once; and shake hands. `name` goes into the server name indication and to the certificate's
+ * judge `x509`; NULL: none.
+ */
+void conn_setup_client(struct conn *c);
+enum conn_status conn_start_client(struct conn *c, const char *name, const br_x509_class **x509, int timeout_ms);
+
+/*
  * What has arrived: *p and *len (at least 1 octet) stay valid until the next call. Sends pending output before it blocks.
  * Takes nothing away: conn_take(n) does.
  */
@@ -85,6 +96,8 @@ int conn_line_pending(struct conn *c);
 /* Queue octets for sending; conn_flush() or the next blocking read sends them. */
 enum conn_status conn_write(struct conn *c, const void *p, size_t len, int timeout_ms);
 enum conn_status conn_flush(struct conn *c, int timeout_ms);
+/* Send what is queued and then these, without a copy but the TLS engine's: much at once, or what must not stay in a buffer. */
+enum conn_status conn_send(struct conn *c, const void *p, size_t len, int timeout_ms);
 /* Send what is pending and, with TLS, close_notify; waits at most `timeout_ms`. */
 void conn_close(struct conn *c, int timeout_ms);
 

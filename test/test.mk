@@ -100,6 +100,15 @@ $(SCHEDULER): test/relay/scheduler.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) -Wl,--wrap=clock_gettime
 
+# A delivery process by itself, for test/integration/remote.py.
+REMOTE := $(B)/mailstile-remote
+.PHONY: remote
+remote: $(REMOTE)
+$(REMOTE): test/remote/remote.c $(B)/libmailstile.a $(LIBS) $(B)/flags
+	$(call say,LINK,$@)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
+	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $(B)/libmailstile.a -Wl,--wrap=remote_open,--wrap=remote_is_us,--wrap=time
+
 demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all

@@ -14,6 +14,7 @@ import faults
 import harness
 import hostile
 import radius
+import remote
 import stepper
 import tools
 import trickle as trickle_clients
@@ -147,6 +148,12 @@ def ram_tmpfs(work):
 def stepping(work):
     """The stepper's binary."""
     return stepper.build(work)
+
+
+@pytest.fixture(scope="session")
+def remote_binary():
+    """A delivery process by itself; MAILSTILE_REMOTE: another build of it."""
+    return os.environ.get("MAILSTILE_REMOTE") or remote.build()
 
 
 @pytest.fixture
