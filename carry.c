@@ -116,7 +116,7 @@ remotes(const struct house *h, int sock)
 		pid = priv_fork();
 		if (pid == 0) {
 			close(sock);
-			prctl(PR_SET_NAME, "stile-remote", 0, 0, 0);
+			priv_session(PRIV_REMOTE, "stile-remote", 0, h->parent);
 			remote_run(h, fd);
 		}
 		if (pid == -1) {

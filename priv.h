@@ -32,6 +32,10 @@ void priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd);
  * process.
  */
 void priv_session(enum priv_role role, const char *name, uint64_t fsize, pid_t parent);
+/* The signal that ends a session's process with its parent. */
+int priv_death_signal(enum priv_role role);
+/* A fork whose child is the child of our parent: clone()'s flags. Needs <sched.h> and <signal.h>. */
+#define PRIV_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
 /* Fork, under the filter, a child of our parent. As fork(), without its care for other threads, of which there are none. */
 pid_t priv_fork(void);
 /* Make the filters, once, so that forked processes need not. priv_filter() does it where nobody has. */

@@ -20,6 +20,7 @@ void rc_md5_calc(unsigned char *out, unsigned char const *p, size_t len);
 void hmac_md5(uint8_t *p, size_t len, uint8_t *key, size_t key_len, uint8_t *digest);
 void radius_radcli_log(int prio, const char *fmt, ...);
 long radius_radcli_random(void);
+const char *radius_no_text(int family, const void *addr, char *dst, socklen_t size);
 int radius_radcli_format(char *dst, size_t size, const char *fmt, ...);
 
 /* A placeholder; radcli only hands it back to us, with the port filled in, and frees it. */
@@ -198,6 +199,17 @@ radius_radcli_log(int prio, const char *fmt, ...)
 {
 	(void)prio;
 	(void)fmt;
+}
+
+/* Addresses as text, for its log. */
+const char *
+radius_no_text(int family, const void *addr, char *dst, socklen_t size)
+{
+	(void)family;
+	(void)addr;
+	(void)size;
+	dst[0] = '\0';
+	return dst;
 }
 
 /* Request ids; and a fallback for request authenticators, which then are as good as they should be. */

@@ -78,7 +78,7 @@ def cpio(entries):
     return bytes(out)
 
 
-CONTROL = {"me": "mail.example.net\n", "listen": "inside 0.0.0.0:25\n", "relayclients": "10.0.2.2\n", "rcpthosts": "local.example\n"}
+CONTROL = {"me": "mail.example.net\n", "listen": "inside 0.0.0.0:25\n", "relayclients": "10.0.2.2\n", "rcpthosts": "local.example\n", "relay": "off\n"}
 
 
 def initramfs(path, kernel, binary, filesystem, spool):
