@@ -458,8 +458,13 @@ take_auth(struct load *l, char *line)
 		    l, "the relay is none of control/smtproutes: expected its name as it stands there, without port");
 	}
 	for (struct relay_hop *h = NULL; (h = next_hop(r, h, name)) != NULL;) {
+		uint64_t user;
+
 		if (h->auth != -1) {
 			return bad(l, "an earlier line is for the same relay");
+		}
+		if (parse_u64(line, strlen(line), 65535, &user) == 0 && user == h->port) {
+			return bad(l, "the user is the relay's port: expected the relay's name without it");
 		}
 		h->auth = (int)r->auths;
 	}

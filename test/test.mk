@@ -91,6 +91,15 @@ $(HOSTILE): test/hostile/hostile.c $(OBJ) $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
 	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=session_smtp,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=priv_filter,--wrap=warden_dispatch,--wrap=malloc
 
+# dns.c on the command line.
+DNS_ASK := $(B)/dns-ask
+.PHONY: dns-ask
+dns-ask: $(DNS_ASK)
+$(DNS_ASK): test/dns/ask.c $(B)/libmailstile.a $(LIBS) $(B)/flags
+	$(call say,LINK,$@)
+	$(Q)$(COMPILE) -iquote . -c -o $@.o $<
+	$(Q)$(call LINK,$@.o $(B)/libmailstile.a)
+
 demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all
