@@ -16,7 +16,7 @@
 #include "unit.h"
 
 static struct dns_conf c;
-static char text[ADDR_TEXT_MAX];
+static char shown[ADDR_TEXT_MAX];
 
 static void
 load(const char *resolv, const char *hosts)
@@ -37,7 +37,7 @@ test_resolv_conf(void **state)
 	(void)state;
 	load(NULL, "");
 	assert_int_equal(c.servers, 1);
-	assert_string_equal(addr_text(&c.server[0], text), "127.0.0.1");
+	assert_string_equal(addr_text(&c.server[0], shown), "127.0.0.1");
 	assert_int_equal(c.port, 53);
 	assert_int_equal(c.timeout, 5);
 	assert_int_equal(c.attempts, 2);
@@ -49,9 +49,9 @@ test_resolv_conf(void **state)
 	    "domain one.example\nsearch two.example\tthree.example\noptions rotate timeout:3 edns0 attempts:4 ndots:2",
 	    "");
 	assert_int_equal(c.servers, 3);
-	assert_string_equal(addr_text(&c.server[0], text), "192.0.2.1");
-	assert_string_equal(addr_text(&c.server[1], text), "2001:db8::1");
-	assert_string_equal(addr_text(&c.server[2], text), "192.0.2.3");
+	assert_string_equal(addr_text(&c.server[0], shown), "192.0.2.1");
+	assert_string_equal(addr_text(&c.server[1], shown), "2001:db8::1");
+	assert_string_equal(addr_text(&c.server[2], shown), "192.0.2.3");
 	assert_string_equal(c.search, "two.example\tthree.example");
 	assert_int_equal(c.timeout, 3);
 	assert_int_equal(c.attempts, 4);
@@ -78,8 +78,8 @@ test_hosts(void **state)
 	assert_int_equal(c.hosts, 4);
 	assert_string_equal(c.host[0].name, "localhost");
 	assert_string_equal(c.host[1].name, "Other");
-	assert_string_equal(addr_text(&c.host[1].addr, text), "127.0.0.1");
-	assert_string_equal(addr_text(&c.host[2].addr, text), "::1");
+	assert_string_equal(addr_text(&c.host[1].addr, shown), "127.0.0.1");
+	assert_string_equal(addr_text(&c.host[2].addr, shown), "::1");
 	assert_string_equal(c.host[3].name, "last");
 	for (int i = 0; i < DNS_HOSTS_MAX + 10; i++) {
 		len += (size_t)snprintf(many + len, sizeof many - len, "10.0.0.%d host%d and%d\n", i, i, i);
