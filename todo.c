@@ -565,7 +565,7 @@ sweep_one(struct relay *r, uint64_t id)
 		return 0;
 	}
 	/* From before the clock was set, and since this boot: nobody knows how old it is. */
-	if (st.st_atime < BUILD_EPOCH && r->mono < SWEEP_AGE) {
+	if (st.st_atime < SCHED_PLAUSIBLE && r->mono < SWEEP_AGE) {
 		return 0;
 	}
 	if (access(relay_flat("todo", id, name), F_OK) == -1 && errno == ENOENT &&
