@@ -190,7 +190,8 @@ def test_local_refused(rig):
     old = r.queue.queued(remote=(), local=("Tann@home.example", "Dbob@home.example"))
     s = r.start()
     s.drained()
-    assert [j.rcpts for j in r.jobs_for(n)] == [["far@b.example"]] and not r.jobs_for(old)
+    # Their numbers may be those of bounces by now.
+    assert [j.rcpts for j in r.nursery.jobs if j.sender] == [["far@b.example"]] and n != old
     failed = sorted(sorted(parse_bounce(j).failures) for j in r.nursery.jobs if j.sender == "")
     assert failed == [["ann@home.example"], ["joe@home.example", "u@v.example"]]
     s.stop()
@@ -215,12 +216,12 @@ def test_malformed(rig):
     assert {int(x["id"]) for x in s.log("queue") if "stays in todo" in x["msg"]} == set(stuck) | {no_mess}
     assert s.log("queue", id=empty) and s.log("queue", id=cut)
     before = len(s.log())
-    good = q.todo()
-    s.wait_log("done", id=good)
+    q.todo()
+    poll(lambda: len(s.log()) >= before + 3, "the good one")
+    time.sleep(0.2)
     assert len(s.log()) == before + 3
     s.pass_(3601)
-    good = q.todo()
-    s.wait_log("done", id=good)
+    q.todo()
     poll(lambda: len(s.log("queue", id=stuck[0])) == 2, "another complaint")
     assert all(q.parts(n) >= {"mess", "todo"} for n in stuck)
     s.stop()
@@ -656,6 +657,7 @@ def test_backoff(rig):
     first = r.queue.todo()
     s = r.start()
     s.wait_log("backoff")
+    s.pass_(3)
     ages = [5000, 9000, 7000, 3000, 8000]
     s.stop()
     births = {r.queue.queued(age=age, now=r.clock.now()): age for age in ages}
@@ -670,10 +672,10 @@ def test_backoff(rig):
     assert len(r.nursery.jobs) == count and not r.jobs_for(fresh)
     waits = [int(x["secs"]) for x in s.log("backoff")[1:]]
     for expect in (30, 60, 120, 240, 480, 600, 600):
-        s.pass_(waits[-1] - 1)
+        s.pass_(waits[-1] * 3 // 4)
         time.sleep(0.1)
         assert len(r.nursery.jobs) == count
-        s.pass_(3)
+        s.pass_(waits[-1] // 4 + 2)
         count += 1
         r.nursery.wait(count)
         waits.append(int(s.wait_log("backoff", len(waits) + 2)[-1]["secs"]))
@@ -867,7 +869,7 @@ def test_clock_unset(rig):
     born = r.queue.todo()
     s.wait_log("deliver", id=born)
     assert os.stat(r.queue.name("info", born)).st_mtime < 10000
-    s.step(int(now) - 700)
+    s.step(int(now) - 600)
     s.wait_log("clock")
     poll(lambda: os.stat(r.queue.name("info", born)).st_mtime > now - 1000, "the time of birth")
     assert abs(os.stat(r.queue.name("info", real)).st_mtime - (now - DAY)) < 10
