@@ -91,6 +91,9 @@ main(int argc, char **argv)
 		fprintf(stderr, "scheduler: cannot start: %s\n", strerror(errno));
 		return 100;
 	}
+	if (getenv("SCHEDULER_WAIT") != NULL) {
+		raise(SIGSTOP);
+	}
 	if (fork() == 0) {
 		close(nursery);
 		close(sv[0]);
@@ -99,8 +102,5 @@ main(int argc, char **argv)
 		clean_loop(&cleaner, sv[1]);
 	}
 	close(sv[1]);
-	if (getenv("SCHEDULER_WAIT") != NULL) {
-		raise(SIGSTOP);
-	}
 	relay_loop(&conf, cleaner.spool.split, cleaner.spool.journal, geteuid(), sv[0], nursery);
 }
