@@ -428,8 +428,8 @@ bear(struct relay *r, struct remote *t)
 	/* We never wait for a remote. */
 	(void)setsockopt(sv[0], SOL_SOCKET, SO_SNDBUF, &octets, sizeof octets);
 	if (fcntl(sv[0], F_SETFL, O_NONBLOCK) == -1 || msg_send(r->nursery, &b, sizeof b, sv[1]) == -1) {
-		log_msg(LOG_ERR, "crash", "the process that deliveries come from does not answer: %s", strerror(errno));
 		r->lost = errno == EPIPE || errno == ECONNRESET;
+		log_msg(LOG_ERR, "crash", "the process that deliveries come from does not answer: %s", strerror(errno));
 		close(sv[0]);
 		close(sv[1]);
 		return -1;
@@ -857,7 +857,7 @@ next_of(struct relay *r, unsigned d)
 static unsigned
 starving(const struct relay *r, unsigned but)
 {
-	for (unsigned d = 1; d < r->sched->dests && !has_place(r); d++) {
+	for (unsigned d = has_place(r) ? r->sched->dests : 1; d < r->sched->dests; d++) {
 		if (d != but && r->sched->dest[d].running == 0 && ready(r, d)) {
 			return d;
 		}

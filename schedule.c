@@ -87,7 +87,7 @@ grow(struct sched *s)
 	struct sched_msg *msg;
 	uint32_t *heap;
 
-	if (cap >= SCHED_NONE / 2) {
+	if (cap >= SCHED_NONE / sizeof *msg) {
 		return -1;
 	}
 	msg = realloc(s->msg, cap * sizeof *msg);

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.release
 # What leaves a trace, in files or in others' minds. A kill before any other call leaves what the next of these would find.
 TELLING = {"open", "openat", "creat", "write", "writev", "pwrite64", "unlink", "unlinkat", "link", "linkat", "rename", "utimensat", "ftruncate", "sendmsg",
            "recvmsg", "fsync", "fdatasync", "sync_file_range", "close"}
-READING = os.O_RDONLY
+# What a bad disk, a full one, or a lack of memory can make fail.
+FAILING = (TELLING - {"recvmsg", "sendmsg"}) | {"read", "pread64", "stat", "lstat", "newfstatat", "access", "faccessat", "faccessat2", "fstat", "statfs", "getdents64"}
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +82,31 @@ class Case:
             s.process.wait(tools.PATIENCE)
         return calls
 
+    def run_failing(self, who, at, error):
+        """Run with an error at that call until nothing more happens, and end it as one ends it."""
+        s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock, wait=True)
+        self.runs.append(s)
+        poll(lambda: tools.read("/proc/%d/stat" % s.pid).rsplit(b")", 1)[1].split()[0] == b"T", "the stop")
+        with stepper.Stepper(self.stepper, s.pid, 1 if who == "cleaner" else 0) as step:
+            step.rule(at, "fail", error)
+            step.say("arm")
+            s.signal(signal.SIGCONT)
+            size = -1
+            while not self.queue.empty() and size != os.stat(s.log_path).st_size:
+                size = os.stat(s.log_path).st_size
+                time.sleep(0.3)
+        s.signal(signal.SIGTERM)
+        assert s.process.wait(tools.PATIENCE) in (0, 111)
+
     def finish(self):
         """A second run, without faults; debris is as old as if a day and a half had gone by."""
         before = 1 + len([x for x in self.runs[-1].log("queue") if "in place" in x["msg"]])
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock)
         self.runs.append(s)
         poll(lambda: len([x for x in s.log("queue") if "in place" in x["msg"]]) >= before, "the second start")
+
+        # What was put off by an error is due later.
+        s.signal(signal.SIGALRM)
 
         def only_debris():
             return all(parts <= {"mess", "intd"} for parts in self.queue.all().values())
@@ -122,14 +142,17 @@ class Case:
         self.nursery.close()
 
 
-def killed(built, home, who, at):
+def broken(built, home, who, at, error=None):
     c = Case(built, home)
     try:
-        c.run(who, at)
+        if error:
+            c.run_failing(who, at, error)
+        else:
+            c.run(who, at)
         c.finish()
         c.verdict()
     except BaseException as e:
-        raise AssertionError("%s killed at call %d:\n%s" % (who, at, tools.read(c.runs[-1].log_path).decode()[-3000:])) from e
+        raise AssertionError("%s, %s at call %d:\n%s" % (who, error or "killed", at, tools.read(c.runs[-1].log_path).decode()[-3000:])) from e
     finally:
         c.close()
         tools.rmtree(home)
@@ -147,4 +170,17 @@ def test_killed_at_each_call(tools_built, tmp_path, who):
     # Every other one, another half each day: between two of them there is at most one change.
     at = at[time.localtime().tm_yday % step::step]
     print("%d calls, %d kills" % (len(calls), len(at)))
-    faults.each(killed, [(tools_built, str(tmp_path / str(i)), who, i) for i in at], 4)
+    faults.each(broken, [(tools_built, str(tmp_path / str(i)), who, i) for i in at], 4)
+
+
+@pytest.mark.parametrize("who", ["scheduler", "cleaner"])
+def test_error_at_each_call(tools_built, tmp_path, who):
+    """The same when one of them fails: what is not known to have been done is done again, and what cannot be read is not taken for what is not there."""
+    c = Case(tools_built, str(tmp_path / "all"))
+    calls = c.run(who)
+    c.close()
+    at = [x.count for x in calls if x.name in FAILING]
+    step = 1 if tools.LONG else 4
+    at = at[time.localtime().tm_yday % step::step]
+    print("%d calls, %d errors" % (len(calls), len(at)))
+    faults.each(broken, [(tools_built, str(tmp_path / str(i)), who, i, "EIO") for i in at], 6)

@@ -171,7 +171,7 @@ test_step(void **state)
 	(void)state;
 	fresh_table(20);
 	for (uint64_t id = 1; id <= 500; id++) {
-		add(id, (int64_t)id, (int64_t)(600 + rnd(1000)));
+		add(id, (int64_t)id, 600 + (int64_t)rnd(1000));
 	}
 	d = dest_find(&s, 0, "", 0);
 	m = sched_due(&s, INT64_MAX - 1);
