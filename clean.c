@@ -13,6 +13,7 @@
 #include "log.h"
 #include "msg.h"
 #include "relay.h"
+#include "schedule.h"
 #include "str.h"
 
 #include <dirent.h>
@@ -276,7 +277,7 @@ sweep(void)
 		str_fmt(name, sizeof name, "pid/%s", de->d_name);
 		/* As in todo.c: a time from before the clock was set says nothing, unless it was set a day ago. */
 		if (lstat(name, &st) == 0 && S_ISREG(st.st_mode) && now.tv_sec - st.st_atime > SWEEP_AGE &&
-		    (st.st_atime >= BUILD_EPOCH || boot.tv_sec > SWEEP_AGE)) {
+		    (st.st_atime >= SCHED_PLAUSIBLE || boot.tv_sec > SWEEP_AGE)) {
 			(void)gone(name);
 		}
 	}

@@ -209,7 +209,9 @@ ended(struct relay *r, uint32_t m)
 		return;
 	}
 	ask.id = id;
-	if ((unlink(relay_name(r, "info", id, name)) == -1 && errno != ENOENT) || relay_clean(r, &ask, -1, &a) == -1) {
+	/* Only what is known to be over may go. */
+	if (errno != ENOENT || (unlink(relay_name(r, "info", id, name)) == -1 && errno != ENOENT) ||
+	    relay_clean(r, &ask, -1, &a) == -1) {
 		relay_warn(id, "what is left of a message cannot be removed", NULL);
 		sched_at(r->sched, m, r->now + RELAY_TROUBLE);
 		return;

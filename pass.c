@@ -428,8 +428,8 @@ bear(struct relay *r, struct remote *t)
 	/* We never wait for a remote. */
 	(void)setsockopt(sv[0], SOL_SOCKET, SO_SNDBUF, &octets, sizeof octets);
 	if (fcntl(sv[0], F_SETFL, O_NONBLOCK) == -1 || msg_send(r->nursery, &b, sizeof b, sv[1]) == -1) {
-		log_msg(LOG_ERR, "crash", "the process that deliveries come from does not answer: %s", strerror(errno));
 		r->lost = errno == EPIPE || errno == ECONNRESET;
+		log_msg(LOG_ERR, "crash", "the process that deliveries come from does not answer: %s", strerror(errno));
 		close(sv[0]);
 		close(sv[1]);
 		return -1;
@@ -470,12 +470,12 @@ open_mess(const struct relay *r, uint64_t id, int *fd, uint64_t *size)
 
 	*fd = open(relay_name(r, "mess", id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (*fd == -1) {
-		return "unable to open message (#4.3.0)\n";
+		return "unable to open message (#4.3.0)";
 	}
 	if (fstat(*fd, &st) == -1 || !S_ISREG(st.st_mode) || st.st_uid != r->spool_uid) {
 		close(*fd);
 		*fd = -1;
-		return "message has wrong owner (#4.3.5)\n";
+		return "message has wrong owner (#4.3.5)";
 	}
 	*size = (uint64_t)st.st_size;
 	return NULL;
@@ -531,7 +531,7 @@ put_off(struct relay *r, struct pass *p, const char *text)
 
 	relay_event(&l, LOG_WARNING, "deliver", p->id);
 	log_str(&l, "result", p->dying ? "fail" : "defer");
-	log_mem(&l, "text", text, strcspn(text, "\n"));
+	log_text(&l, "text", text);
 	log_end(&l);
 	for (uint32_t i = 0; i < p->n; i++) {
 		if (p->rcpt[i].state == PASS_UNTRIED) {
@@ -612,7 +612,7 @@ begin(struct relay *r, struct pass *p, uint32_t first)
 			hang_up(t);
 		}
 		if (rc == -1) {
-			put_off(r, p, "cannot hand the message over to a delivery process\n");
+			put_off(r, p, "cannot hand the message over to a delivery process");
 		}
 		return rc == -1;
 	}
@@ -853,12 +853,12 @@ next_of(struct relay *r, unsigned d)
 	return 1;
 }
 
-/* Somebody who has nothing running while all places are taken; or DEST_OTHER. */
+/* Somebody other than `but` who has nothing running while all places are taken; or DEST_OTHER. */
 static unsigned
-starving(const struct relay *r)
+starving(const struct relay *r, unsigned but)
 {
-	for (unsigned d = 1; d < r->sched->dests && !has_place(r); d++) {
-		if (r->sched->dest[d].running == 0 && ready(r, d)) {
+	for (unsigned d = has_place(r) ? r->sched->dests : 1; d < r->sched->dests; d++) {
+		if (d != but && r->sched->dest[d].running == 0 && ready(r, d)) {
 			return d;
 		}
 	}
@@ -869,7 +869,7 @@ starving(const struct relay *r)
 static void
 use_idle(struct relay *r, struct remote *t)
 {
-	unsigned d = starving(r);
+	unsigned d = starving(r, t->dest);
 
 	if (d != DEST_OTHER) {
 		hang_up(t);

@@ -285,8 +285,10 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 {
 	static struct relay r;
 	static struct pollfd p[DELIVERIES_MAX + 3];
-	int rc = lock();
+	int rc;
 
+	set_signals();
+	rc = lock();
 	if (rc != 0) {
 		_exit(rc);
 	}
@@ -297,7 +299,6 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 	r.clean = clean;
 	r.nursery = remotes;
 	set_up(&r);
-	set_signals();
 	umask(077);
 	look_at_clocks(&r);
 	if (todo_takeover(&r) == -1) {

@@ -9,11 +9,11 @@
  * is returned, and none waits for years, because the clock was set:
  *
  *   - forward, from `was` to `now`: a birth up to `was` moves along, so the age stays what it was. One after `was` was written by another
- *     clock, that of an earlier boot: when that was set (not before BUILD_EPOCH) it is right, and stays, and so does the age that results;
+ *     clock, that of an earlier boot: when that was set (not before SCHED_PLAUSIBLE) it is right, and stays, and so does the age that results;
  *     otherwise nobody knows, and it becomes `now`.
  *   - back: a birth after `now` cannot be. Up to `was` it moves along, else it becomes `now`. Earlier births stay; ages only shrink.
  *   - a message waits for its next attempt as long as it would have.
- *   - what is read from the disk is judged by the clock as it is then: a birth in the future, or before BUILD_EPOCH, becomes `now`, but
+ *   - what is read from the disk is judged by the clock as it is then: a birth in the future, or before SCHED_PLAUSIBLE, becomes `now`, but
  *     only when the clock is set. While it is not, nothing is too old.
  *
  * Time in which the machine was off counts as age when both clocks were right, else it does not.
@@ -87,7 +87,7 @@ grow(struct sched *s)
 	struct sched_msg *msg;
 	uint32_t *heap;
 
-	if (cap >= SCHED_NONE / 2) {
+	if (cap >= SCHED_NONE / sizeof *msg) {
 		return -1;
 	}
 	msg = realloc(s->msg, cap * sizeof *msg);
@@ -287,7 +287,7 @@ sched_birth(int64_t birth, int64_t was, int64_t now)
 	if (now > was && birth <= was) {
 		return birth + (now - was);
 	}
-	return now >= BUILD_EPOCH && (birth < BUILD_EPOCH || birth > now) ? now : birth;
+	return now >= BUILD_EPOCH && (birth < SCHED_PLAUSIBLE || birth > now) ? now : birth;
 }
 
 void

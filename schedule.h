@@ -16,6 +16,9 @@
 /* No honest attempt lies further ahead than this: with QUEUE_LIFETIME's largest value it would be 66000 seconds. */
 #define SCHED_AHEAD_MAX 172800
 
+/* A birth before this was written by a clock that was not set: such a message would have expired before this program was built. */
+#define SCHED_PLAUSIBLE (BUILD_EPOCH - 2592000)
+
 enum sched_state {
 	SCHED_FREE,
 	SCHED_BUSY,  /* in the hands of a pass */

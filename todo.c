@@ -121,7 +121,7 @@ struct intake {
 };
 
 static int
-flush(struct intake *t, enum file f)
+flush(struct intake *t, unsigned f)
 {
 	int rc = write_all(t->fd[f], t->out[f].p, t->out[f].len);
 
@@ -273,21 +273,21 @@ make_durable(struct relay *r, struct intake *t)
 {
 	const struct spool s = { .journal = r->journal };
 	const struct timespec birth[2] = { { .tv_sec = r->now }, { .tv_sec = r->now } };
-	enum file last = t->fd[REMOTE] != -1 ? REMOTE : t->fd[LOCAL] != -1 ? LOCAL : INFO;
+	unsigned last = t->fd[REMOTE] != -1 ? REMOTE : t->fd[LOCAL] != -1 ? LOCAL : INFO;
 	char dir[64];
 	int rc = 0;
 
-	for (int f = 0; f < FILES; f++) {
+	for (unsigned f = 0; f < FILES; f++) {
 		if (t->fd[f] != -1 && flush(t, f) == -1) {
 			rc = -1;
 		}
 	}
 	rc = rc == 0 ? futimens(t->fd[INFO], birth) : rc;
-	for (int f = 0; f < FILES; f++) {
+	for (unsigned f = 0; f < FILES; f++) {
 		if (t->fd[f] == -1) {
 			continue;
 		}
-		if (rc == 0 && (f == (int)last ? fsync(t->fd[f]) : spool_before_link(&s, t->fd[f])) == -1) {
+		if (rc == 0 && (f == last ? fsync(t->fd[f]) : spool_before_link(&s, t->fd[f])) == -1) {
 			rc = -1;
 		}
 		str_fmt(dir, sizeof dir, "%s/%u", dirs[f], (unsigned)(t->id % r->split));
@@ -431,7 +431,10 @@ one(struct relay *r, uint64_t id)
 	if (wrong == NULL) {
 		r->scan_found = 1;
 		log_queued(&t, st.st_size);
-	} else if (r->scan_warn) {
+		return;
+	}
+	r->scan_next = r->scan_next < r->mono + RELAY_TROUBLE ? r->scan_next : r->mono + RELAY_TROUBLE;
+	if (r->scan_warn) {
 		r->scan_warned = r->mono;
 		relay_warn(id, "a new message cannot be taken in and stays in todo/", wrong);
 	}
@@ -495,7 +498,8 @@ take_over(struct relay *r, uint64_t id)
 	int64_t next = r->now;
 	uint32_t m;
 
-	if (stat(relay_flat("todo", id, name), &remote) == 0 || stat(relay_name(r, "info", id, name), &info) == -1) {
+	if (stat(relay_flat("todo", id, name), &remote) == 0 || errno != ENOENT ||
+	    stat(relay_name(r, "info", id, name), &info) == -1) {
 		return 0;
 	}
 	if (stat(relay_name(r, "remote", id, name), &remote) == 0) {
@@ -565,7 +569,7 @@ sweep_one(struct relay *r, uint64_t id)
 		return 0;
 	}
 	/* From before the clock was set, and since this boot: nobody knows how old it is. */
-	if (st.st_atime < BUILD_EPOCH && r->mono < SWEEP_AGE) {
+	if (st.st_atime < SCHED_PLAUSIBLE && r->mono < SWEEP_AGE) {
 		return 0;
 	}
 	if (access(relay_flat("todo", id, name), F_OK) == -1 && errno == ENOENT &&

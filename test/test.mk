@@ -98,7 +98,7 @@ scheduler: $(SCHEDULER)
 $(SCHEDULER): test/relay/scheduler.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(call say,LINK,$@)
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
-	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) -Wl,--wrap=clock_gettime
+	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) -Wl,--wrap=clock_gettime,--wrap=ppoll
 
 # A delivery process by itself, for test/integration/remote.py.
 REMOTE := $(B)/mailstile-remote

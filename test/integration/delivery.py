@@ -60,7 +60,9 @@ class Queue:
         tools.write(self.path("lock/sendmutex"), b"", 0o600)
         tools.write(self.path("lock/tcpto"), bytes(1024))
         os.makedirs(os.path.join(home, "control"))
-        self.set(me="mail.example.net\n", smtproutes=":relay.example.net\n", locals="", **control)
+        files = {"me": "mail.example.net\n", "smtproutes": ":relay.example.net\n", "locals": ""}
+        files.update(control)
+        self.set(**{name: content for name, content in files.items() if content is not None})
 
     def set(self, **files):
         for name, content in files.items():
@@ -136,7 +138,10 @@ class Queue:
         return not self.all() and not os.listdir(self.path("pid"))
 
     def records(self, d, n):
-        raw = tools.read(self.name(d, n))
+        try:
+            raw = tools.read(self.name(d, n))
+        except FileNotFoundError:
+            return []
         assert raw.endswith(b"\0"), raw
         return [r.decode() for r in raw[:-1].split(b"\0")]
 
@@ -353,17 +358,11 @@ class Scheduler:
         return poll(lambda: len(self.log(ev, **want)) >= count and self.log(ev, **want),
                     "%d log lines %s %r in:\n%s" % (count, ev, want, tools.read(self.log_path).decode()[-2000:]))
 
-    def wake(self):
-        """Let it look at the clock."""
-        self.queue.pull()
-
     def pass_(self, seconds):
         self.clock.pass_(seconds)
-        self.wake()
 
     def step(self, seconds):
         self.clock.step(seconds)
-        self.wake()
 
     def signal(self, sig):
         os.kill(self.pid, sig)

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,17 @@ __wrap_clock_gettime(clockid_t id, struct timespec *t)
 		t->tv_sec += clocks[1];
 	}
 	return rc;
+}
+
+/* Nobody tells it when the clock is turned. */
+int __real_ppoll(struct pollfd *p, nfds_t n, const struct timespec *t, const sigset_t *mask);
+int __wrap_ppoll(struct pollfd *p, nfds_t n, const struct timespec *t, const sigset_t *mask);
+int
+__wrap_ppoll(struct pollfd *p, nfds_t n, const struct timespec *t, const sigset_t *mask)
+{
+	static const struct timespec moment = { .tv_nsec = 50000000 };
+
+	return __real_ppoll(p, n, clocks != NULL && (t->tv_sec > 0 || t->tv_nsec > moment.tv_nsec) ? &moment : t, mask);
 }
 
 static void
@@ -79,6 +91,9 @@ main(int argc, char **argv)
 		fprintf(stderr, "scheduler: cannot start: %s\n", strerror(errno));
 		return 100;
 	}
+	if (getenv("SCHEDULER_WAIT") != NULL) {
+		raise(SIGSTOP);
+	}
 	if (fork() == 0) {
 		close(nursery);
 		close(sv[0]);
@@ -87,8 +102,5 @@ main(int argc, char **argv)
 		clean_loop(&cleaner, sv[1]);
 	}
 	close(sv[1]);
-	if (getenv("SCHEDULER_WAIT") != NULL) {
-		raise(SIGSTOP);
-	}
 	relay_loop(&conf, cleaner.spool.split, cleaner.spool.journal, geteuid(), sv[0], nursery);
 }
