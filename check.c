@@ -124,6 +124,32 @@ check_radius(const struct config *c, const char *user)
 	return report(c, &a);
 }
 
+#if RELAY
+static void
+show_relay(const struct relay_conf *r)
+{
+	printf("relay: on, %u deliveries at once, %u name server%s, %zu trust anchors\n", r->concurrency,
+	    r->dns.servers, r->dns.servers == 1 ? "" : "s", r->anchors);
+	for (unsigned i = 0; i < r->routes; i++) {
+		const struct relay_route *t = &r->route[i];
+
+		printf("  %s:%s", t->domain[0] == '\0' ? "(all others)" : t->domain, t->hops == 0 ? " MX" : "");
+		for (unsigned k = 0; k < t->hops; k++) {
+			const struct relay_hop *h = &t->hop[k];
+
+			printf("%s %s port %u, tls %s%s%s", k == 0 ? "" : ";", h->host, h->port,
+			    relay_policy_name(h->tls), h->implicit ? " implicit" : "",
+			    h->auth == -1 ? "" : ", with a password");
+		}
+		putchar('\n');
+	}
+	for (unsigned i = 0; i < r->tls_n; i++) {
+		printf("  MX of %s: tls %s\n", r->tls[i].key[0] == '\0' ? "(all others)" : r->tls[i].key,
+		    relay_policy_name(r->tls[i].tls));
+	}
+}
+#endif
+
 static void
 check_rest(const struct config *c, struct diag *d)
 {
@@ -141,6 +167,11 @@ check_rest(const struct config *c, struct diag *d)
 		diag_put(
 		    d, DIAG_NOTE, NULL, 0, "no certificate yet: the server makes a self-signed one at its first start");
 	}
+#if RELAY
+	if (c->relay.on) {
+		show_relay(&c->relay);
+	}
+#endif
 	if (time(NULL) < BUILD_EPOCH) {
 		diag_put(d, DIAG_WARN, NULL, 0, "the clock is before this program's build date and counts as not set");
 	}

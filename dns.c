@@ -683,7 +683,8 @@ dns_addr(const struct dns_conf *c, const char *host, int v6, struct addr *addr, 
 	from_hosts(c, host, &four, &six);
 	if (four.n + six.n == 0) {
 		st4 = ask_addr(c, host, DNS_A, &four, deadline);
-		if (st4 == DNS_NONAME) {
+		/* Without such a name, or a server that answers, there is no use in asking again. */
+		if (st4 == DNS_NONAME || st4 == DNS_TROUBLE) {
 			return st4;
 		}
 		if (v6) {
@@ -701,5 +702,5 @@ dns_addr(const struct dns_conf *c, const char *host, int v6, struct addr *addr, 
 	if (*n > 0) {
 		return DNS_OK;
 	}
-	return st4 == DNS_TROUBLE || st6 == DNS_TROUBLE ? DNS_TROUBLE : DNS_NODATA;
+	return st6 == DNS_TROUBLE ? DNS_TROUBLE : DNS_NODATA;
 }

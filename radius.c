@@ -11,13 +11,13 @@
  */
 #include "radius.h"
 
+#include "dns.h"
 #include "log.h"
 #include "str.h"
 
 #include <bearssl.h>
 #include <errno.h>
 #include <includes.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +32,7 @@ volatile sig_atomic_t radius_stop;
 #define ATTRIBUTES_MAX 64
 #define TELL_MS 10000 /* log lines about a server's trouble, of all sessions: so many in this time */
 #define TELL_LINES 10
+#define RESOLVE_MS 30000 /* looking up all names takes no longer */
 
 /* radcli's handle, and a warden's own copy of it after the fork; config.c, which would fill it from files, is left out. */
 static rc_handle handle;
@@ -776,26 +777,69 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 	a->ms = mono_ms() - start;
 }
 
+/* The first address of a name that there is a way to. 0 or -1. */
+static int
+resolve(const struct dns_conf *dns, const char *name, struct addr *addr, int64_t deadline)
+{
+	struct addr found[8];
+	size_t n;
+
+	if (dns_addr(dns, name, 1, found, sizeof found / sizeof found[0], &n, deadline) != DNS_OK) {
+		return -1;
+	}
+	*addr = found[0];
+	for (size_t i = 0; i < n; i++) {
+		int fd = connect_server(&found[i], 1812);
+
+		if (fd != -1) {
+			close(fd);
+			*addr = found[i];
+			break;
+		}
+	}
+	return 0;
+}
+
+/* A name without a dot is looked up below the domains of resolv.conf first. */
+static int
+resolve_short(const struct dns_conf *dns, const char *name, struct addr *addr, int64_t deadline)
+{
+	char search[sizeof dns->search], full[512];
+	char *rest = search;
+	const char *domain;
+
+	str_copy(search, sizeof search, strchr(name, '.') == NULL ? dns->search : "");
+	while ((domain = ctl_next_word(&rest)) != NULL) {
+		str_fmt(full, sizeof full, "%s.%s", name, domain);
+		if (resolve(dns, full, addr, deadline) == 0) {
+			return 0;
+		}
+	}
+	return resolve(dns, name, addr, deadline);
+}
+
 int
 radius_resolve(const struct radius_conf *rc, struct radius_addresses *out)
 {
-	static const struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM };
+	static struct dns_conf dns;
+	int64_t end = mono_ms() + RESOLVE_MS;
 	int rc_all = 0;
 
 	memset(out, 0, sizeof *out);
 	for (unsigned i = 0; i < rc->servers; i++) {
-		struct addrinfo *res;
-		uint16_t port;
+		int64_t now = mono_ms();
 
 		if (rc->server[i].numeric) {
 			continue;
 		}
-		if (getaddrinfo(rc->server[i].name, NULL, &hints, &res) != 0) {
-			rc_all = -1;
-			continue;
+		if (dns.servers == 0) {
+			dns_conf_load(&dns, NULL, NULL);
 		}
-		addr_from_sockaddr(&out->addr[i], &port, res->ai_addr);
-		freeaddrinfo(res);
+		/* Each name gets its share of what time is left. */
+		if (resolve_short(&dns, rc->server[i].name, &out->addr[i], now + (end - now) / (rc->servers - i)) ==
+		    -1) {
+			rc_all = -1;
+		}
 	}
 	return rc_all;
 }

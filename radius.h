@@ -68,7 +68,7 @@ extern volatile sig_atomic_t radius_stop;
 struct radius_addresses {
 	struct addr addr[RADIUS_SERVERS_MAX];
 };
-/* Look up the names in `rc`. Blocks on DNS: the resolver process, inetd, check. 0, or -1 when one or more could not be found. */
+/* Look up the names in `rc`, reading resolv.conf and hosts anew. Blocks on DNS, up to 30 s: the resolver process, inetd, check. 0, or -1 when one or more could not be found. */
 int radius_resolve(const struct radius_conf *rc, struct radius_addresses *out);
 /* Let wardens know them; unknown ones leave what was known. */
 void radius_set_addresses(struct share *sh, uint32_t generation, const struct radius_addresses *a);
