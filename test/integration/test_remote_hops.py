@@ -288,6 +288,18 @@ def closed_while_idle(binary):
 
 
 @case
+def closed_while_idle_and_refused(binary):
+    """
+    An address that cannot be said is reported before the old connection turns out dead; on the new one it was taken up again, and reported
+    twice.
+    """
+    with Peer({"rcpt": [b"250 ok\r\n", b"250 ok\r\n", CLOSE, b"250 ok\r\n"]}) as p, Remote(binary, {"smtproutes": remote.route(p)}) as r:
+        assert r.deliver().classes == "K"
+        got = r.deliver(rcpts=["a@example.org", "x\ny@example.org", "b@example.org"])
+        assert got.classes == "KDK" and len(p.talks) == 2 and p.talks[1].verbs.count("RCPT") == 2
+
+
+@case
 def idle_421(binary):
     with Peer({"dot": b"250 ok\r\n"}, after={"dot": b"421 4.4.2 idle too long\r\n"}) as p, Remote(binary, {"smtproutes": remote.route(p)}) as r:
         assert r.deliver().classes == "K" and r.deliver().classes == "K" and len(p.talks) == 2
