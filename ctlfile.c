@@ -185,6 +185,24 @@ ctl_names(const char *home, const char *name, struct names *l, struct diag *d)
 	return 0;
 }
 
+int
+names_one(struct names *l, const char *name)
+{
+	size_t size = strlen(name) + 1;
+
+	l->mem = malloc(size);
+	l->v = malloc(sizeof *l->v);
+	if (l->mem == NULL || l->v == NULL) {
+		return -1;
+	}
+	for (size_t i = 0; i < size; i++) {
+		l->mem[i] = (char)ascii_lower(name[i]);
+	}
+	l->v[0] = l->mem;
+	l->n = 1;
+	return 0;
+}
+
 void
 names_free(struct names *l)
 {

@@ -38,6 +38,8 @@ int ctl_is_entry(const char *line);
 int ctl_line(const char *home, const char *name, char *dst, size_t size, struct diag *d);
 /* A list file. 0 read, 1 missing, -1 no good. Free with names_free(). */
 int ctl_names(const char *home, const char *name, struct names *l, struct diag *d);
+/* Make the empty list one of this name. 0 or -1. */
+int names_one(struct names *l, const char *name);
 void names_free(struct names *l);
 /* 1 when `name` (lower case) is in the list. */
 int names_have(const struct names *l, const char *name);

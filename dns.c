@@ -559,7 +559,7 @@ add_mx(void *ctx, const uint8_t *p, size_t len, size_t data, size_t data_len)
 {
 	struct mx_list *l = ctx;
 	static struct wire_name name;
-	struct dns_mx m;
+	struct dns_mx m = { 0 };
 	size_t i;
 
 	if (data_len < 3 || get_name(p, len, data + 2, &name) != data + data_len || name_text(&name, m.host) == -1) {
@@ -676,19 +676,19 @@ enum dns_status
 dns_addr(const struct dns_conf *c, const char *host, int v6, struct addr *addr, size_t max, size_t *n, int64_t deadline)
 {
 	static struct addr_list four, six;
-	enum dns_status st4 = DNS_NODATA, st6 = DNS_NODATA;
+	enum dns_status st = DNS_NODATA;
 
 	*n = 0;
 	four.n = six.n = 0;
 	from_hosts(c, host, &four, &six);
 	if (four.n + six.n == 0) {
-		st4 = ask_addr(c, host, DNS_A, &four, deadline);
+		st = ask_addr(c, host, DNS_A, &four, deadline);
 		/* Without such a name, or a server that answers, there is no use in asking again. */
-		if (st4 == DNS_NONAME || st4 == DNS_TROUBLE) {
-			return st4;
+		if (st == DNS_NONAME || st == DNS_TROUBLE) {
+			return st;
 		}
 		if (v6) {
-			st6 = ask_addr(c, host, DNS_AAAA, &six, deadline);
+			st = ask_addr(c, host, DNS_AAAA, &six, deadline);
 		}
 	}
 	for (size_t i = 0; i < ADDRS_MAX; i++) {
@@ -702,5 +702,5 @@ dns_addr(const struct dns_conf *c, const char *host, int v6, struct addr *addr, 
 	if (*n > 0) {
 		return DNS_OK;
 	}
-	return st6 == DNS_TROUBLE ? DNS_TROUBLE : DNS_NODATA;
+	return st == DNS_TROUBLE ? st : DNS_NODATA;
 }

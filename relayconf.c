@@ -190,18 +190,21 @@ load_number(struct load *l, const char *name, uint64_t dflt, uint64_t min, uint6
 	return n;
 }
 
-/* A line that holds one of two words. 1: the second; 0: the first, or what is there is neither, which is told. */
+/* A line that holds one of two words. 1: the second; 0: the first; -1: neither, which is told. */
 static int
 load_choice(struct load *l, const char *name, const char *first, const char *second, int dflt)
 {
 	char line[32] = "";
 
-	ctl_line(l->home, name, line, sizeof line, l->d);
+	if (ctl_line(l->home, name, line, sizeof line, l->d) == -1) {
+		return -1;
+	}
 	if (line[0] == '\0') {
 		return dflt;
 	}
 	if (strcmp(line, first) != 0 && strcmp(line, second) != 0) {
 		diag_put(l->d, DIAG_ERROR, enter(l, name), 1, "expected `%s` or `%s`", first, second);
+		return -1;
 	}
 	return strcmp(line, second) == 0;
 }
@@ -212,17 +215,10 @@ load_locals(struct load *l, const char *me)
 {
 	struct names *n = &l->r->locals;
 
-	if (ctl_names(l->home, "locals", n, l->d) != 1) {
-		return;
-	}
-	n->mem = strdup(me);
-	n->v = malloc(sizeof *n->v);
-	if (n->mem == NULL || n->v == NULL) {
+	if (ctl_names(l->home, "locals", n, l->d) == 1 && names_one(n, me) == -1) {
 		enter(l, "locals");
 		bad(l, "no memory");
-		return;
 	}
-	n->v[n->n++] = lower(n->mem);
 }
 
 static void
@@ -458,8 +454,13 @@ take_auth(struct load *l, char *line)
 		    l, "the relay is none of control/smtproutes: expected its name as it stands there, without port");
 	}
 	for (struct relay_hop *h = NULL; (h = next_hop(r, h, name)) != NULL;) {
+		uint64_t user;
+
 		if (h->auth != -1) {
 			return bad(l, "an earlier line is for the same relay");
+		}
+		if (parse_u64(line, strlen(line), 65535, &user) == 0 && user == h->port) {
+			return bad(l, "the user is the relay's port: expected the relay's name without it");
 		}
 		h->auth = (int)r->auths;
 	}
@@ -712,7 +713,7 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	unsigned errors = d->errors;
 
 	r->on = load_choice(&l, "relay", "off", "on", RELAY_DEFAULT);
-	if (!r->on && d->errors == errors) {
+	if (r->on == 0) {
 		return; /* the files are somebody else's */
 	}
 	load_host(&l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
@@ -731,7 +732,7 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	load_host(&l, "helohost", r->helohost, sizeof r->helohost, me);
 	r->timeout_connect = (int)load_number(&l, "timeoutconnect", 60, 1, 3600);
 	r->timeout_remote = (int)load_number(&l, "timeoutremote", 1200, 1, 7200);
-	r->local = load_choice(&l, "localdelivery", "leave", "bounce", 0) ? LOCAL_BOUNCE : LOCAL_LEAVE;
+	r->local = load_choice(&l, "localdelivery", "leave", "bounce", 0) == 1 ? LOCAL_BOUNCE : LOCAL_LEAVE;
 	load_list(&l, "smtproutes", take_route);
 	load_auth(&l);
 	load_list(&l, "smtptls", take_tls);

@@ -13,8 +13,8 @@ failed=
 steps="gcc_analyzer clang_warnings clang_analyze tidy cpp_check shell_check man_pages py_flakes format"
 
 sources=$(ls -- *.c)
-tests=$(ls -- test/unit/*.c test/fuzz/*.c test/bench/*.c test/hostile/*.c test/remote/*.c)
-ours=$(ls -- *.c *.h test/unit/*.[ch] test/fuzz/*.[ch] test/bench/*.c test/hostile/*.c test/remote/*.c test/power/*.h)
+tests=$(ls -- test/unit/*.c test/fuzz/*.c test/bench/*.c test/hostile/*.c test/dns/*.c test/remote/*.c)
+ours=$(ls -- *.c *.h test/unit/*.[ch] test/fuzz/*.[ch] test/bench/*.c test/hostile/*.c test/dns/*.c test/remote/*.c test/power/*.h)
 scripts=$(find . \( -path ./build -o -path ./.git \) -prune -o -type f -exec grep -lE '^#! ?/bin/(ba|da)?sh' {} +)
 pages=$(ls -- doc/*.[58])
 pythons=$(ls -- test/integration/*.py test/bench/*.py test/power/*.py)

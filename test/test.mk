@@ -100,6 +100,15 @@ $(REMOTE): test/remote/remote.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) $(B)/libmailstile.a -Wl,--wrap=remote_open,--wrap=remote_is_us,--wrap=time
 
+# dns.c on the command line.
+DNS_ASK := $(B)/dns-ask
+.PHONY: dns-ask
+dns-ask: $(DNS_ASK)
+$(DNS_ASK): test/dns/ask.c $(B)/libmailstile.a $(LIBS) $(B)/flags
+	$(call say,LINK,$@)
+	$(Q)$(COMPILE) -iquote . -c -o $@.o $<
+	$(Q)$(call LINK,$@.o $(B)/libmailstile.a)
+
 demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * Control files through control.c and policy.c. Input: texts, each a number and what it is up to octet 255. The number names a file for
+ * Control files through control.c, relayconf.c and policy.c. Input: texts, each a number and what it is up to octet 255. The number names a file for
  * config_load() in a temporary directory, or one of control.c's parsers.
  */
 #include "fuzz_config.h"
@@ -17,6 +17,7 @@ ask(const struct config *c)
 	policy_rcpthost(c, "user@a.b.example.net");
 	policy_badmailfrom(c, "Bad@Spam.example");
 	CHECK(c->me[0] != '\0' && c->listeners >= 1 && c->listeners <= LISTENERS_MAX && c->spool_dir[0] == '/');
+	fuzz_relay(c);
 	CHECK((c->chain.key_type == 0) == (c->chain.count == 0) && c->radius.servers <= RADIUS_SERVERS_MAX);
 }
 
@@ -28,11 +29,11 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 	int files = 0;
 
 	while (in.len > 0) {
-		unsigned what = take_octet(&in) % (FUZZ_FILES + FUZZ_PARSERS);
+		unsigned what = take_octet(&in) % (FUZZ_FILES + FUZZ_PARSERS + FUZZ_RELAY);
 		struct input text = take_packet(&in);
 
-		if (what < FUZZ_FILES) {
-			fuzz_config_file(what, &text, files++ == 0);
+		if (what < FUZZ_FILES || what >= FUZZ_FILES + FUZZ_PARSERS) {
+			fuzz_config_file(what < FUZZ_FILES ? what : what - FUZZ_PARSERS, &text, files++ == 0);
 		} else {
 			fuzz_config_text(what - FUZZ_FILES, &text);
 		}

@@ -12,6 +12,7 @@
 
 #define FUZZ_FILES 13
 #define FUZZ_PARSERS 4
+#define FUZZ_RELAY 7 /* more files, behind the parsers */
 
 static struct diag fuzz_diag = { .emit = fuzz_no_emit };
 static char fuzz_home[200];
@@ -22,19 +23,55 @@ static char fuzz_home[200];
 static void
 fuzz_config_file(unsigned what, const struct input *text, int first)
 {
-	static const char *const names[FUZZ_FILES] = { "control/me", "control/smtpgreeting", "control/listen",
-		"control/spool", "control/databytes", "control/rcpthosts", "control/relayclients",
+	static const char *const names[FUZZ_FILES + FUZZ_RELAY] = { "control/me", "control/smtpgreeting",
+		"control/listen", "control/spool", "control/databytes", "control/rcpthosts", "control/relayclients",
 		"control/badmailfrom", "control/radius.conf", "control/morercpthosts.cdb", "control/tcp.smtp.cdb",
-		"control/servercert.pem", "control/serverkey.pem" };
+		"control/servercert.pem", "control/serverkey.pem", "control/smtproutes", "control/smtptls",
+		"control/smtpauth", "control/virtualdomains", "control/locals", "control/cacerts.pem",
+		"control/helohost" };
 	static const char *const dirs[] = { "control" };
 
 	if (fuzz_home[0] == '\0') {
 		fuzz_make_dir(fuzz_home, sizeof fuzz_home, dirs, 1);
 	}
-	for (size_t i = 0; first && i < FUZZ_FILES; i++) {
+	for (size_t i = 0; first && i < FUZZ_FILES + FUZZ_RELAY; i++) {
 		fuzz_put_file(fuzz_home, names[i], i == 0 ? "mx.example.org\n" : NULL, 15);
 	}
 	fuzz_put_file(fuzz_home, names[what], text->len == 1 && text->p[0] == '-' ? NULL : text->p, text->len);
+}
+
+/* What is delivered, and how: nothing in the clear that should not be, no password to whoever answers. */
+static void
+fuzz_relay(const struct config *c)
+{
+	const struct relay_conf *r = &c->relay;
+
+	CHECK(r->routes <= RELAY_ROUTES_MAX && r->tls_n <= RELAY_ROUTES_MAX && r->pins <= RELAY_PINS_MAX);
+	for (unsigned i = 0; r->on && i < r->routes; i++) {
+		int found = relay_route_find(r, r->route[i].domain);
+
+		CHECK(found == (r->route[i].hops == 0 ? -1 : (int)i) && r->route[i].hops <= RELAY_HOPS_MAX);
+		for (unsigned k = 0; k < r->route[i].hops; k++) {
+			const struct relay_hop *h = &r->route[i].hop[k];
+
+			CHECK(h->host[0] != '\0' && h->port > 0 && h->auth < (int)r->auths);
+			CHECK(h->auth == -1 || (h->tls >= TLS_VERIFY && c->secrets->relay[h->auth][0] != '\0'));
+			CHECK(!h->implicit || h->tls >= TLS_ENCRYPT);
+			CHECK(h->tls != TLS_VERIFY || r->anchors > 0);
+			CHECK(h->tls != TLS_PIN || (h->pins > 0 && h->pin + h->pins <= r->pins));
+		}
+	}
+	for (unsigned i = 0; r->on && i < r->tls_n; i++) {
+		CHECK(
+		    relay_tls_find(r, r->tls[i].key) == &r->tls[i] && (r->tls[i].tls != TLS_VERIFY || r->anchors > 0));
+	}
+	for (size_t i = 0; !r->on && i < sizeof c->secrets->relay; i++) {
+		CHECK(((const char *)c->secrets->relay)[i] == 0);
+	}
+	relay_virtual_find(r, "User@a.b.Example.net");
+	relay_virtual_find(r, "nobody");
+	relay_route_find(r, "x.y.example.org");
+	relay_tls_find(r, "[192.0.2.1]");
 }
 
 /* ---- single parsers ---- */
