@@ -84,7 +84,7 @@ remote_hang_up(struct remote *s, int polite)
 	s->conn.watch = -1; /* the last words may still go out */
 	if (polite) {
 		s->conn.deadline = mono_ms() + 1000;
-		remote_say(s, "QUIT", NULL);
+		SAY(s, "QUIT");
 		remote_hear(s, NULL, 1);
 		conn_close(&s->conn, 100);
 	}

@@ -266,12 +266,11 @@ test_chains(void **state)
 		assert_int_equal(tlscheck_begin(&check, (enum tls_policy)policy, pins, 2, &anchor, 1, NAME, NOW), 0);
 		(*v)->start_chain(v, NAME);
 		for (int i = 0; i < 2; i++) {
-			(*v)->start_cert(v, i == 0 ? 5 : (uint32_t)chain.cert[0].data_len);
-			if (i == 0) {
-				(*v)->append(v, (const unsigned char *)"\x30\x03\x02\x01\x00", 5);
-			} else {
-				(*v)->append(v, chain.cert[0].data, chain.cert[0].data_len);
-			}
+			const void *p = i == 0 ? (const void *)"\x30\x03\x02\x01\x00" : chain.cert[0].data;
+			size_t len = i == 0 ? 5 : chain.cert[0].data_len;
+
+			(*v)->start_cert(v, (uint32_t)len);
+			(*v)->append(v, p, len);
 			(*v)->end_cert(v);
 		}
 		assert_int_not_equal((*v)->end_chain(v), 0);
