@@ -239,7 +239,7 @@ peer_body_end(const struct peer_body *b, uint8_t *to)
 {
 	size_t skip = b->midline ? 0 : 2;
 
-	memcpy(to, "\r\n.\r\n" + skip, 5 - skip);
+	memcpy(to, &"\r\n.\r\n"[skip], 5 - skip);
 	return 5 - skip;
 }
 

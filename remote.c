@@ -84,7 +84,7 @@ remote_hang_up(struct remote *s, int polite)
 	s->conn.watch = -1; /* the last words may still go out */
 	if (polite) {
 		s->conn.deadline = mono_ms() + 1000;
-		remote_say(s, "QUIT", NULL);
+		SAY(s, "QUIT");
 		remote_hear(s, NULL, 1);
 		conn_close(&s->conn, 100);
 	}
@@ -148,7 +148,9 @@ remote_deliver(struct remote *s)
 		if (!s->up && remote_find(s) == -1) {
 			report_none(s);
 		} else if (remote_mail(s) == 1) {
-			memset(s->state, RCPT_OPEN, sizeof s->state); /* none is reported yet */
+			for (unsigned i = 0; i < s->job.rcpts; i++) {
+				s->state[i] = s->state[i] == RCPT_ACCEPTED ? RCPT_OPEN : s->state[i];
+			}
 		}
 	}
 }

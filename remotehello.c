@@ -8,7 +8,6 @@
 #include "remoteint.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -47,17 +46,12 @@ say(struct remote *s, const char *text)
 }
 
 void
-remote_say(struct remote *s, ...)
+remote_say(struct remote *s, const char *const text[5])
 {
-	const char *text;
-	va_list ap;
-
 	/* After half a command nothing more may be said. Who waits for the reply learns of it. */
-	va_start(ap, s);
-	while ((text = va_arg(ap, const char *)) != NULL) {
-		say(s, text);
+	for (unsigned i = 0; text[i] != NULL; i++) {
+		say(s, text[i]);
 	}
-	va_end(ap);
 	say(s, "\r\n");
 }
 
@@ -116,11 +110,11 @@ ehlo(struct remote *s)
 {
 	const char *trouble;
 
-	remote_say(s, "EHLO ", s->conf->helohost, NULL);
+	SAY(s, "EHLO ", s->conf->helohost);
 	trouble = remote_hear(s, &s->ehlo, REMOTE_WAIT_COMMAND);
 	if (trouble == NULL && s->reply.code >= 500) {
 		s->ehlo.keywords = 0;
-		remote_say(s, "HELO ", s->conf->helohost, NULL);
+		SAY(s, "HELO ", s->conf->helohost);
 		trouble = remote_hear(s, NULL, REMOTE_WAIT_COMMAND);
 	}
 	if (trouble != NULL || s->reply.code != 250) {
@@ -199,7 +193,7 @@ starttls(struct remote *s)
 		}
 		return wish ? 0 : -1;
 	}
-	remote_say(s, "STARTTLS", NULL);
+	SAY(s, "STARTTLS");
 	trouble = remote_hear(s, NULL, REMOTE_WAIT_COMMAND);
 	if (trouble == NULL && s->reply.code != 220) {
 		return wish ? 0 : refused(s, "4.7.5", "STARTTLS: ", NULL);
@@ -241,7 +235,7 @@ send_secret(struct remote *s, const char *verb, const void *p, size_t len)
 static const char *
 ask(struct remote *s, const char *command)
 {
-	remote_say(s, command, NULL);
+	SAY(s, command);
 	return remote_hear(s, NULL, REMOTE_WAIT_COMMAND);
 }
 

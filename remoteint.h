@@ -70,8 +70,9 @@ void remote_report_all(
     struct remote *s, enum rcpt_state which, int klass, int code, const char *text, const char *said);
 /* Close the connection, if there is one; `polite`: after QUIT. */
 void remote_hang_up(struct remote *s, int polite);
-/* Send strings, up to a NULL, as a command: it goes out with the next wait for a reply. */
-void remote_say(struct remote *s, ...) __attribute__((sentinel));
+/* Send up to four strings as a command: it goes out with the next wait for a reply. */
+void remote_say(struct remote *s, const char *const text[5]);
+#define SAY(s, ...) remote_say(s, (const char *const[5]){ __VA_ARGS__ })
 /* Read a reply within `seconds`. NULL: it is in s->reply. Else what went wrong, in words; the connection is of no use any more. */
 const char *remote_hear(struct remote *s, struct peer_ehlo *ehlo, int seconds);
 /* The milliseconds a step may take. */

@@ -100,7 +100,7 @@ say_path(struct remote *s, const char *verb, const char *addr, const char *param
 
 	buf_init(&b, mem, sizeof mem);
 	peer_path(&b, addr); /* it can be said: remote_deliver() has seen to that */
-	remote_say(s, verb, buf_cstr(&b), ">", parameters, NULL);
+	SAY(s, verb, buf_cstr(&b), ">", parameters);
 }
 
 static int
@@ -251,14 +251,14 @@ envelope(struct remote *s, struct transaction *t, int *data)
 		}
 	}
 	if (s->dirty) {
-		remote_say(s, "RSET", NULL);
+		SAY(s, "RSET");
 	}
 	say_mail(s);
 	for (unsigned i = 0; t->pipelining && i < n; i++) {
 		say_rcpt(s, asked[i]);
 	}
 	if (t->pipelining) {
-		remote_say(s, "DATA", NULL);
+		SAY(s, "DATA");
 	}
 	trouble = mail_answer(s, t);
 	for (unsigned i = 0; i < n && trouble == NULL && (t->pipelining || t->mail == 'K'); i++) {
@@ -272,7 +272,7 @@ envelope(struct remote *s, struct transaction *t, int *data)
 		return trouble;
 	}
 	if (!t->pipelining) {
-		remote_say(s, "DATA", NULL);
+		SAY(s, "DATA");
 	}
 	*data = answer(s, '3', REMOTE_WAIT_DATA, &trouble);
 	return trouble;

@@ -180,7 +180,7 @@ class Talk:
         self.tls = None
         self.end = None      # "quit", "eof", "reset"
         self.name = None     # server name indication
-        self.after_end = b""
+        self.bad = None      # a line that is no command
 
     @property
     def verbs(self):
@@ -191,8 +191,7 @@ class Peer:
     """
     A next hop. `answers`: stage -> octets, or STALL, CLOSE, RESET, or a list of those, one for each time (the last one stays). `after`:
     stage -> what is sent behind the answer in the same write. `keywords` of EHLO; `tls_keywords`: under TLS, if others. `context`: an
-    SSLContext, for STARTTLS or, with `implicit`, at once. `slow`: stage -> seconds before the answer. `greedy`: what the client may have sent
-    after "." is read for that long, to see whether it waits for the reply.
+    SSLContext, for STARTTLS or, with `implicit`, at once. `slow`: stage -> seconds before the answer.
     """
 
     def __init__(self, answers=None, keywords=("PIPELINING", "8BITMIME", "SIZE 1000000", "SMTPUTF8"), tls_keywords=None, context=None,
@@ -289,8 +288,9 @@ class Session:
         while b"\n" not in self.buffer:
             self.more()
         line, self.buffer = self.buffer.split(b"\n", 1)
-        assert line.endswith(b"\r"), "a command ends in a bare LF: %r" % line
-        assert len(line) < 2500
+        if not line.endswith(b"\r") or len(line) > 2500:
+            self.talk.bad = line
+            raise EOFError()
         return line[:-1]
 
     def wait_until_gone(self):

@@ -187,7 +187,7 @@ def test_row(crowd, name):
     talks = [t for t in peer.talks if t.lines or t.end]
     assert len(talks) == want.get("talks", 1), talks
     talk = talks[0] if talks else remote.Talk()
-    assert result.classes == want["classes"], result
+    assert result.classes == want["classes"] and talk.bad is None, result
     assert result.first.code == want.get("code", result.first.code), result
     assert re.search(want.get("text", ""), result.first.text, re.S), result.first.text
     for report, text in zip(result.reports, want.get("texts", [])):

@@ -162,7 +162,7 @@ client_run(void *ctx)
 	return NULL;
 }
 
-static struct client *
+static UNUSED struct client *
 client_new(void)
 {
 	static struct client c;
@@ -176,13 +176,13 @@ client_new(void)
 	return &c;
 }
 
-static void
+static UNUSED void
 client_start(struct client *c)
 {
 	assert_int_equal(pthread_create(&c->thread, NULL, client_run, c), 0);
 }
 
-static void
+static UNUSED void
 client_join(struct client *c)
 {
 	shutdown(sv[0], SHUT_RDWR);
