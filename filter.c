@@ -241,6 +241,12 @@ static const int relay_calls[] = {
 
 static const int clean_calls[] = {
 	SYS_getdents64,
+#ifdef SYS_lstat
+	SYS_lstat,
+#endif
+#ifdef SYS_lstat64
+	SYS_lstat64,
+#endif
 };
 
 /* The message, which comes open. */
@@ -378,9 +384,9 @@ make_filter(struct filter *f, enum priv_role role)
 	f->insn[f->len++] = (struct bpf_insn){ BPF_JUMP_EQUAL, 1, 0, ARCH_TOKEN };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_RETURN, 0, 0, SECCOMP_KILL };
 	f->insn[f->len++] = (struct bpf_insn){ BPF_LOAD_WORD, 0, 0, OFFSET_NR };
+	only_prctl(f, (uint32_t)priv_death_signal(role));
 	if (role != PRIV_RELAY && role != PRIV_CLEAN) {
 		/* The last steps of priv_session(), and the fork before it, which RLIMIT_NPROC then forbids. */
-		only_prctl(f, (uint32_t)priv_death_signal(role));
 		only(f, SYS_prlimit64, 0);
 		only(f, SYS_clone, PRIV_FORK_FLAGS);
 	}
