@@ -5,8 +5,8 @@ tests run when MAILSTILE_LONG is set (make test-long). A test with a short and a
 """
 
 import os
-import socket
 import shutil
+import socket
 import tempfile
 
 import pytest
