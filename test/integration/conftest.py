@@ -6,6 +6,7 @@ tests run when MAILSTILE_LONG is set (make test-long). A test with a short and a
 
 import os
 import shutil
+import socket
 import tempfile
 
 import pytest
@@ -110,6 +111,14 @@ def factory(work, house, radius_conf):
 def make_server(work, house, radius_conf):
     """A function that starts a server of the test's own; see harness.Server for its arguments."""
     yield from factory(work, house, radius_conf)
+
+
+@pytest.fixture
+def mute_name_server():
+    """The address of a name server that never answers, and so keeps who asks it waiting; where nobody listens, that is told at once. Needs root."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.66.66.66", 53))
+        yield "127.66.66.66"
 
 
 @pytest.fixture

@@ -522,10 +522,10 @@ def test_main_reads_nothing(make_server, scratch):
 
 
 @root
-def test_resolver(make_server):
+def test_resolver(make_server, mute_name_server):
     """It hears from strangers, so it has next to nothing: a pipe to main, the log, the jail and a directory that its user may not enter."""
     def prepare(s):
-        resolv = tools.write(os.path.join(s.top, "resolv.conf"), "nameserver 127.66.66.66\n")
+        resolv = tools.write(os.path.join(s.top, "resolv.conf"), "nameserver %s\n" % mute_name_server)
         s.mounts = ["mount --bind %s /etc/resolv.conf" % resolv]
     server = make_server(radius="no-such-host.invalid %s\n" % radius.SECRET, prepare=prepare)
     (resolver,) = poll(lambda: [p for p in tools.children(server.pid) if p.pid not in server.nurseries()], "the resolver")

@@ -273,11 +273,10 @@ def test_no_password_is_kept(make_server):
 
 @root
 @release
-def test_secrets_are_not_for_helpers(make_server):
+def test_secrets_are_not_for_helpers(make_server, mute_name_server):
     """The process that looks up names, and so hears from strangers, knows no secret and is nobody either."""
     def prepare(s):
-        # A name server that never answers keeps it busy.
-        resolv = tools.write(os.path.join(s.top, "resolv.conf"), "nameserver 127.66.66.66\n")
+        resolv = tools.write(os.path.join(s.top, "resolv.conf"), "nameserver %s\n" % mute_name_server)
         s.mounts = ["mount --bind %s /etc/resolv.conf" % resolv]
     server = make_server(radius="no-such-host.invalid %s\n" % radius.SECRET, prepare=prepare)
     (helper,) = poll(lambda: [p for p in tools.children(server.pid) if p.pid not in server.nurseries()], "the helper")
