@@ -348,6 +348,7 @@ clean_loop(struct cleaner *c, int sock)
 	}
 }
 
+#if RELAY
 _Noreturn void
 clean_run(const struct house *h, int sock)
 {
@@ -366,3 +367,4 @@ clean_run(const struct house *h, int sock)
 	c.send_uid = h->ids.send_uid;
 	clean_loop(&c, sock);
 }
+#endif

@@ -249,19 +249,22 @@ refuse_local(struct relay *r, struct pass *p)
 	char name[64], *q;
 	uint64_t offset;
 	size_t len;
+	enum record got = RECORD_END;
 	int rc = 0, fd = open(relay_name(r, "local", p->id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd == -1) {
 		return errno == ENOENT ? 0 : -1;
 	}
 	records_open(&in, fd);
-	while (rc == 0 && records_next(&in, &q, &len, &offset) == RECORD_OK) {
+	while (rc == 0 && (got = records_next(&in, &q, &len, &offset)) == RECORD_OK) {
 		if (q[0] == 'T') {
 			rc = bounce_append(r, p->id, &p->bounce, &p->bounce_new, q + 1, 1,
 			    "There are no mailboxes on this host. (#5.1.1)\n");
 		}
 	}
 	close(fd);
+	/* Those that could not be read are not over. */
+	rc = got == RECORD_ERROR ? -1 : rc;
 	return rc == 0 && (p->bounce == -1 || bounce_sync(r, &p->bounce, &p->bounce_new) == 0) ? unlink(name) : -1;
 }
 

@@ -537,11 +537,13 @@ each(struct relay *r, const char *dir, int (*f)(struct relay *r, uint64_t id))
 		if (d == NULL) {
 			return -1;
 		}
-		while (rc == 0 && (de = readdir(d)) != NULL) {
+		while (errno = 0, rc == 0 && (de = readdir(d)) != NULL) {
 			if (parse_u64(de->d_name, strlen(de->d_name), UINT64_MAX, &id) == 0 && id % r->split == k) {
 				rc = f(r, id);
 			}
 		}
+		/* Half a directory is no directory. */
+		rc = errno != 0 ? -1 : rc;
 		closedir(d);
 	}
 	return rc;

@@ -196,6 +196,19 @@ def test_local_refused(rig):
     s.stop()
 
 
+def test_local_unreadable(rig):
+    """
+    An error in the midst of local/N was taken for its end, and with the file went those that had not been read, without a word to anybody. It stays.
+    """
+    r = rig(localdelivery="bounce\n")
+    n = r.queue.queued(remote=(), local=("T" + "x" * 5000 + "@home.example", "Tann@home.example"))
+    s = r.start()
+    s.wait_log("queue", id=n, msg="cannot be carried on for now")
+    time.sleep(0.2)
+    assert r.queue.parts(n) == {"mess", "info", "local"} and not r.nursery.jobs
+    s.stop()
+
+
 def test_malformed(rig):
     """
     An envelope with an unknown record, or without a sender, stays, and is complained of once, not at every scan. One without recipients ends. A
