@@ -7,7 +7,11 @@
  */
 #include "peer.h"
 
+#include "config.h"
+
 #include <string.h>
+
+#if RELAY
 
 /* ---- replies ---- */
 
@@ -261,3 +265,5 @@ peer_base64(struct buf *b, const void *p, size_t len)
 		buf_add(b, out, sizeof out);
 	}
 }
+
+#endif

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#if RELAY
+
 /* ---- reports ---- */
 
 static void
@@ -233,3 +235,5 @@ remote_run(const struct house *h, int sock)
 		}
 	}
 }
+
+#endif

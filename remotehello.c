@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#if RELAY
+
 /* ---- talking ---- */
 
 int
@@ -389,3 +391,5 @@ remote_hello(struct remote *s, const struct addr *addr)
 	s->hop.tls = wanted;
 	return -1;
 }
+
+#endif

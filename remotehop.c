@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#if RELAY
+
 struct candidate {
 	struct addr addr;
 	char name[256];
@@ -281,3 +283,5 @@ remote_find(struct remote *s)
 	seek.tried = 0;
 	return route != NULL && route->hops > 0 ? find_by_route(s, route) : find_by_mx(s);
 }
+
+#endif

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#if RELAY
+
 #define BLOCK 8192
 #define ENVELOPE_MS 3600000 /* at most, for all commands; see send_message() for the message */
 
@@ -356,3 +358,5 @@ remote_mail(struct remote *s)
 	}
 	return 0;
 }
+
+#endif

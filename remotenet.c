@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#if RELAY
+
 /* Wait until a socket is connected. 0 or -1 with errno. */
 static int
 wait_connected(int fd, int ms, int sock)
@@ -115,3 +117,5 @@ remote_has_v6(void)
 
 	return way_to(&there, &from) == 0;
 }
+
+#endif

@@ -13,6 +13,8 @@
 
 #include <string.h>
 
+#if RELAY
+
 /* ---- SubjectPublicKeyInfo ---- */
 
 /* Tag and length are complete: what the element is, and what that means. `len` is the content's length. */
@@ -260,3 +262,5 @@ tlscheck_text(int error)
 							: "it does not speak TLS 1.2 as it should";
 	}
 }
+
+#endif

@@ -11,9 +11,10 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
 	static struct remote remote;
+	static unsigned flags; /* longjmp() leaves it alone */
 	struct input in = { p, len };
-	unsigned flags = take_octet(&in);
 
+	flags = take_octet(&in);
 	hop_begin(&remote, flags);
 	wire_begin(&remote.conn, &in);
 	if (setjmp(hop_ended) == 0) {

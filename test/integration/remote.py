@@ -246,6 +246,7 @@ class Peer:
 
     def _serve(self, sock, talk):
         sock.settimeout(PATIENCE + 30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session = Session(self, sock, talk)
         try:
             session.run()

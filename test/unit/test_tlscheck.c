@@ -317,7 +317,10 @@ setup(void **state)
 	br_x509_decoder_push(&leaf, chain.cert[0].data, chain.cert[0].data_len);
 	anchor.dn.data = dn;
 	anchor.dn.len = dn_len;
-	anchor.pkey = *br_x509_decoder_get_pkey(&leaf);
+	if (br_x509_decoder_last_error(&leaf) != 0) {
+		return -1;
+	}
+	anchor.pkey = leaf.pkey;
 	key = memmem(chain.cert[0].data, chain.cert[0].data_len, "\x30\x59\x30\x13", 4);
 	if (key == NULL) {
 		return -1;
