@@ -231,6 +231,10 @@ static const int relay_calls[] = {
 	SYS_flock,
 	SYS_socketpair,
 	SYS_setsockopt,
+	SYS_faccessat,
+#ifdef SYS_access
+	SYS_access,
+#endif
 #ifdef SYS_utimensat
 	SYS_utimensat,
 #endif

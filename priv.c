@@ -28,8 +28,6 @@
  */
 #define SMTP_NOFILE 5
 #define WARDEN_NOFILE (SESSIONS_MAX + 64)
-/* The scheduler: a socket and a message file for each delivery, and both once more while they are on their way. */
-#define RELAY_NOFILE (4 * DELIVERIES_MAX + 64)
 #define REMOTE_NOFILE 16
 
 /* In a line of /etc/passwd or /etc/group (`name:password:number:...`) the number, when the name is this one. 0 or -1. */

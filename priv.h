@@ -43,6 +43,9 @@ void priv_prepare(void);
 /* Install the role's system call filter. A call outside it kills the process. Kernels without seccomp: a log line (once). */
 void priv_filter(enum priv_role role);
 
+/* Descriptors of a scheduler: for each delivery a socket, a file of recipients and the message, and all of them once more on their way. */
+#define RELAY_NOFILE (6 * DELIVERIES_MAX + 64)
+
 /* Close every descriptor from `first` up. */
 void priv_close_from(int first);
 

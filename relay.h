@@ -16,8 +16,6 @@
 /* The scheduler, in its place and with the queue as its current (root) directory. `clean`, `remotes`: sockets. Never returns;
  * exit status 0 after SIGTERM, RELAY_BUSY when another one holds lock/sendmutex, 111 else. */
 #define RELAY_BUSY 100
-/* Descriptors it may need at once: for passes, deliveries, messages on their way. */
-#define RELAY_NOFILE (6 * DELIVERIES_MAX + 64)
 _Noreturn void relay_run(const struct house *h, int clean, int remotes);
 
 /* The cleaner: answers on `sock` until end of file. */
