@@ -29,6 +29,8 @@
 #define WELL_MS 60000
 #define PAUSE_MIN_MS 1000
 #define PAUSE_MAX_MS 60000
+/* A network that comes up, or changes, brings other name servers; this often main looks. */
+#define LOOK_MS 15000
 /* The scheduler waits so long for deliveries when it is asked to finish. */
 #define FINISH_MS 25000
 
@@ -40,7 +42,7 @@ static const enum priv_role roles[PARTS] = { PRIV_RELAY, PRIV_CLEAN, PRIV_REMOTE
 static struct {
 	pid_t pid[PARTS];
 	int wanted;
-	int64_t began, start_at, kill_at;
+	int64_t began, start_at, kill_at, look_at;
 	int pause;
 } carry = { .wanted = 1, .kill_at = INT64_MAX };
 
@@ -242,7 +244,7 @@ int64_t
 carry_due(void)
 {
 	if (carry_running()) {
-		return carry.kill_at;
+		return carry.kill_at < carry.look_at ? carry.kill_at : carry.look_at;
 	}
 	return carry.wanted ? carry.start_at : INT64_MAX;
 }
@@ -255,6 +257,14 @@ carry_tend(const struct house *h)
 	if (carry_running()) {
 		if (now >= carry.kill_at) {
 			carry_kill();
+		}
+		if (now >= carry.look_at) {
+			carry.look_at = now + LOOK_MS;
+			if (dns_conf_changed(&h->config->relay.dns, NULL, NULL)) {
+				log_msg(LOG_INFO, "reload", "there are other name servers");
+				dns_conf_load(&h->config->relay.dns, NULL, NULL);
+				carry_renew();
+			}
 		}
 		return;
 	}
@@ -270,6 +280,7 @@ carry_tend(const struct house *h)
 	/* Should it end soon, not at once again. */
 	carry.pause = carry.pause == 0 ? PAUSE_MIN_MS : carry.pause * 2 < PAUSE_MAX_MS ? carry.pause * 2 : PAUSE_MAX_MS;
 	carry.start_at = carry.began + carry.pause;
+	carry.look_at = now + LOOK_MS;
 }
 
 int
@@ -287,7 +298,7 @@ carry_died(pid_t pid, int status)
 		if (part == SCHEDULER && WIFEXITED(status) && WEXITSTATUS(status) == RELAY_BUSY) {
 			/* It is not ill, only not alone: look again soon, but do not fill the log. */
 			carry.pause = PAUSE_MIN_MS;
-		} else if (carry.wanted && carry.kill_at == INT64_MAX && !(part == SCHEDULER && status == 0)) {
+		} else if (carry.wanted && carry.kill_at == INT64_MAX && status != 0) {
 			log_msg(LOG_ERR, "crash", "%s ended, status %d: delivery starts over", names[part], status);
 		}
 		ask_to_finish();

@@ -30,6 +30,7 @@ void carry_kill(void);
 
 #else
 
+/* clang-format off */
 static inline void carry_renew(void) {}
 static inline void carry_tend(const struct house *h) { (void)h; }
 static inline int64_t carry_due(void) { return INT64_MAX; }
@@ -37,6 +38,7 @@ static inline int carry_died(pid_t pid, int status) { (void)pid; (void)status; r
 static inline void carry_stop(void) {}
 static inline int carry_running(void) { return 0; }
 static inline void carry_kill(void) {}
+/* clang-format on */
 
 #endif
 #endif

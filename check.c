@@ -137,7 +137,8 @@ show_relay(const struct relay_conf *r)
 	for (unsigned i = 0; i < r->routes; i++) {
 		const struct relay_route *t = &r->route[i];
 
-		print(STDOUT_FILENO, "  %s:%s", t->domain[0] == '\0' ? "(all others)" : t->domain, t->hops == 0 ? " MX" : "");
+		print(STDOUT_FILENO, "  %s:%s", t->domain[0] == '\0' ? "(all others)" : t->domain,
+		    t->hops == 0 ? " MX" : "");
 		for (unsigned k = 0; k < t->hops; k++) {
 			const struct relay_hop *h = &t->hop[k];
 

@@ -428,7 +428,8 @@ _Static_assert(QUEUE_LIFETIME >= 3600 && QUEUE_LIFETIME <= 2592000, "QUEUE_LIFET
 #ifndef BACKOFF_MAX
 #define BACKOFF_MAX 600
 #endif
-_Static_assert(BACKOFF_FIRST >= 1 && BACKOFF_FIRST <= BACKOFF_MAX && BACKOFF_MAX <= 3600, "BACKOFF_FIRST, BACKOFF_MAX: 1..3600");
+_Static_assert(
+    BACKOFF_FIRST >= 1 && BACKOFF_FIRST <= BACKOFF_MAX && BACKOFF_MAX <= 3600, "BACKOFF_FIRST, BACKOFF_MAX: 1..3600");
 
 /* BOUNCE_COPY_MAX: octets of a message that a bounce quotes. Default 65536, range 1024-DATABYTES; the rest is left out. */
 #ifndef BOUNCE_COPY_MAX

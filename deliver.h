@@ -28,13 +28,14 @@ enum deliver_type { DELIVER_JOB = 1, DELIVER_RCPT, DELIVER_REPORT, DELIVER_DONE 
 /* Which message, to where. The file comes along, open for reading, at offset 0. */
 struct deliver_job {
 	uint32_t type;
-	uint32_t route;              /* index in relay_conf.route, or DELIVER_MX */
-	uint32_t rcpts;              /* 1 to DELIVER_RCPTS_MAX */
+	uint32_t route; /* index in relay_conf.route, or DELIVER_MX */
+	uint32_t rcpts; /* 1 to DELIVER_RCPTS_MAX */
 	uint32_t sender_len;
-	uint64_t id;                 /* message number, for the log */
-	uint64_t size;               /* octets of the file */
-	char domain[256];            /* destination, lower case, NUL-terminated: for MX, and for a route's `+` relays */
-	char sender[DELIVER_ADDR_MAX + 2]; /* envelope sender as it is to be sent (VERP already expanded), NUL-terminated */
+	uint64_t id;      /* message number, for the log */
+	uint64_t size;    /* octets of the file */
+	char domain[256]; /* destination, lower case, NUL-terminated: for MX, and for a route's `+` relays */
+	char sender[DELIVER_ADDR_MAX +
+	    2]; /* envelope sender as it is to be sent (VERP already expanded), NUL-terminated */
 };
 
 struct deliver_rcpt {
@@ -46,22 +47,23 @@ struct deliver_rcpt {
 /* What became of one recipient; class and text as qmail-rspawn would fold them (qmail-spec 4.2). */
 struct deliver_report {
 	uint32_t type;
-	uint32_t rcpt;  /* index, in the order they came */
-	uint32_t klass; /* 'K' accepted, 'Z' try later, 'D' refused for good */
-	uint32_t code;  /* SMTP reply code, 0 = there was none */
+	uint32_t rcpt;                   /* index, in the order they came */
+	uint32_t klass;                  /* 'K' accepted, 'Z' try later, 'D' refused for good */
+	uint32_t code;                   /* SMTP reply code, 0 = there was none */
 	char text[DELIVER_TEXT_MAX + 4]; /* printable ASCII and LF, ends in LF, NUL-terminated */
 };
 
 /* After the last report. */
 struct deliver_done {
 	uint32_t type;
-	uint32_t reuse;       /* the connection is still good for another message to the same destination */
-	uint32_t unreachable; /* nobody there could be talked to: says something about the destination, not about the message */
+	uint32_t reuse; /* the connection is still good for another message to the same destination */
+	uint32_t
+	    unreachable; /* nobody there could be talked to: says something about the destination, not about the message */
 	uint32_t octets_hi, octets_lo; /* sent in this job */
 	uint16_t tls_version, tls_suite;
-	uint32_t verified;    /* the peer's certificate was checked, by name or by pin */
-	char peer[64];        /* address and port of the peer, or "" */
-	char name[256];       /* the name it was found by */
+	uint32_t verified; /* the peer's certificate was checked, by name or by pin */
+	char peer[64];     /* address and port of the peer, or "" */
+	char name[256];    /* the name it was found by */
 };
 
 struct deliver_birth {
@@ -72,8 +74,8 @@ struct deliver_birth {
 enum clean_type {
 	CLEAN_TODO = 1, /* unlink intd/N, then todo/N */
 	CLEAN_MESS,     /* unlink intd/N, then mess/N */
-	CLEAN_BOUNCE,   /* make a bounce of message N: to `rcpt`, from `sender`, with the text in the file that comes along */
-	CLEAN_SWEEP     /* unlink old files of pid/ */
+	CLEAN_BOUNCE, /* make a bounce of message N: to `rcpt`, from `sender`, with the text in the file that comes along */
+	CLEAN_SWEEP /* unlink old files of pid/ */
 };
 
 struct clean_ask {

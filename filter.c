@@ -278,7 +278,8 @@ static const struct {
 	size_t count;
 	unsigned roles; /* a bit for each that has them */
 } tables[] = {
-	{ TABLE(smtp_calls), 1U << PRIV_SMTP | 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN | 1U << PRIV_REMOTE },
+	{ TABLE(smtp_calls),
+	    1U << PRIV_SMTP | 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN | 1U << PRIV_REMOTE },
 	{ TABLE(spool_calls), 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN },
 	{ TABLE(net_calls), 1U << PRIV_WARDEN | 1U << PRIV_REMOTE },
 	{ TABLE(warden_calls), 1U << PRIV_WARDEN },

@@ -73,6 +73,7 @@ wardens(const struct house *h, int main_sock)
 	pid_t pid;
 	int sock;
 
+	secret_drop_relay(h->config->secrets);
 	session_warden_place(h);
 	prctl(PR_SET_NAME, "stile-wardens", 0, 0, 0);
 	priv_filter(PRIV_WARDEN);

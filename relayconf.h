@@ -67,7 +67,8 @@ struct relay_conf {
 	char envnoathost[256];
 	struct names locals;
 	struct names percenthack;
-	struct names virtuals; /* virtualdomains: behind each key's NUL stands what is to be prepended, "" = an exception */
+	struct names
+	    virtuals; /* virtualdomains: behind each key's NUL stands what is to be prepended, "" = an exception */
 	unsigned concurrency; /* concurrencyremote, at most DELIVERIES_MAX; 0 = nothing is tried */
 	uint32_t lifetime;    /* queuelifetime */
 	char bouncefrom[256], bouncehost[256];

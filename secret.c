@@ -47,12 +47,32 @@ secret_inherit(struct secrets *s, int fork_it)
 	return madvise(s, sizeof *s, fork_it ? MADV_DOFORK : MADV_DONTFORK);
 }
 
+#if RELAY
+
 void
 secret_keep_relay(struct secrets *s)
 {
 	explicit_bzero(s, offsetof(struct secrets, relay));
 	explicit_bzero((char *)s + offsetof(struct secrets, skey), sizeof *s - offsetof(struct secrets, skey));
 }
+
+void
+secret_drop_relay(struct secrets *s)
+{
+	if (s->relay[0][0] != '\0') { /* else the page need not be one of its own */
+		explicit_bzero(s->relay, sizeof s->relay);
+	}
+}
+
+#else
+
+void
+secret_drop_relay(struct secrets *s)
+{
+	(void)s;
+}
+
+#endif
 
 void
 secret_scratch_begin(struct secrets *s)

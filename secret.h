@@ -41,8 +41,9 @@ void secret_unmap(struct secrets *s);
 /* `fork_it` 0: children forked from now on do not get the mapping; 1: they do. 0 or -1 with errno. */
 int secret_inherit(struct secrets *s, int fork_it);
 
-/* Wipe all but the passwords for relays: a process that delivers needs no others. */
+/* Wipe all but the passwords for relays, which is what a process that delivers needs; or these, which a warden does not need. */
 void secret_keep_relay(struct secrets *s);
+void secret_drop_relay(struct secrets *s);
 
 /* Before the scratch parts (skey to der) are used: keep them from being swapped out, where the system allows it. */
 void secret_scratch_begin(struct secrets *s);

@@ -217,7 +217,8 @@ class Server:
         for n in os.listdir(os.path.join(self.queue, "intd")):
             pair = [os.stat(os.path.join(self.queue, d, n)).st_ino for d in ("intd", "todo")]
             assert pair[0] == pair[1], "intd/%s without its todo" % n
-        todo = os.listdir(os.path.join(self.queue, "todo"))
+        taken_in = [f.split("/")[-1] for f in self.files() if f.startswith("info/")]
+        todo = set(os.listdir(os.path.join(self.queue, "todo"))) | set(taken_in)
         mess = [f.split("/")[-1] for f in self.files() if f.startswith("mess/")]
         assert sorted(todo) == sorted(mess)
 

@@ -93,7 +93,7 @@ def test_who_they_are(make_server):
             assert len(fds) <= 12, (p.name, fds)
         assert seen == set(users)
         server.kill(signal.SIGKILL)
-        server.process.wait()
+        server.wait_exit(-signal.SIGKILL)
         poll(lambda: not server.left(), "the end of all")
 
 
