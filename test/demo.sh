@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A demonstration: RADIUS server, mailstile and a mail program on this machine, all private, all gone at the end. "make demo"
+# A demonstration: RADIUS server, mailstile, a mail program and a next hop on this machine, all private, all gone at the end. "make demo"
 # calls it; test/demo.sh alone does the same. As root or as an ordinary user; needs no terminal; nothing listens outside 127.0.0.1.
 #
 # MAILSTILE names the binary; without it ./mailstile is built. Exits 0 only when every step went as it says.
@@ -13,6 +13,7 @@ began=$SECONDS
 top=''
 radius=''
 server=''
+hop=''
 user=alice
 as=()
 
@@ -74,7 +75,7 @@ cleanup() {
 	trap - EXIT
 	trap '' HUP INT TERM
 	if ((rc != 0)) && test -n "$top"; then
-		for log in "$top/radius.log" "$top/server.log"; do
+		for log in "$top/radius.log" "$top/hop.log" "$top/server.log"; do
 			if test -s "$log"; then
 				printf '\nThe end of %s:\n' "${log##*/}" >&2
 				tail -n 20 "$log" | show >&2
@@ -82,6 +83,7 @@ cleanup() {
 		done
 	fi
 	test -z "$server" || stop "$server" mailstile
+	test -z "$hop" || stop "$hop" aiosmtpd
 	test -z "$radius" || stop "$radius" FreeRADIUS
 	test -z "$top" || rm -rf "$top"
 	exit $rc
@@ -144,7 +146,7 @@ if test -z "${MAILSTILE:-}"; then
 	make -s all || fail "the build failed"
 	MAILSTILE=$PWD/mailstile
 fi
-for tool in freeradius swaks python3 setpriv timeout; do
+for tool in freeradius swaks python3 openssl setpriv timeout; do
 	command -v $tool > /dev/null || fail "$tool is not installed; try: test/install-deps.sh build demo"
 done
 test -x "$MAILSTILE" || fail "no program $MAILSTILE"
@@ -165,7 +167,7 @@ explain "Program:    $("$top/mailstile" version), $(stat -c %s "$top/mailstile")
 step "2. A RADIUS server, which knows who is a customer"
 explain "FreeRADIUS, on a port of its own, with a secret made for this run. It signs its replies." \
 	"Customers: $user."
-read -r radius_port submission_port submissions_port <<< "$(ports 3)"
+read -r radius_port submission_port submissions_port hop_port <<< "$(ports 4)"
 secret=$(random_word)
 password=$(random_word)
 cat > "$top/raddb/radiusd.conf" << END
@@ -241,13 +243,14 @@ explain "It listens on 127.0.0.1:$radius_port (UDP)."
 
 step "3. The files mailstile is set up with"
 echo mail.demo.example > "$top/home/control/me"
+echo off > "$top/home/control/relay"
 cat > "$top/home/control/listen" << END
 submission 127.0.0.1:$submission_port
 submissions 127.0.0.1:$submissions_port
 END
 test ${#as[@]} = 0 || chown -R 65534:65534 "$top/home/control"
-explain "Three files in the control directory; the secret in radius.conf is not shown."
-(cd "$top/home/control" && grep . me listen radius.conf) | sed "s/$secret/(secret)/" | show
+explain "Four files in the control directory; the secret in radius.conf is not shown. Mail is to stay in the queue for now."
+(cd "$top/home/control" && grep . me listen relay radius.conf) | sed "s/$secret/(secret)/" | show
 
 step "4. An empty queue, as qmail has it"
 explain "\$ mailstile mkqueue"
@@ -325,30 +328,73 @@ expect "$envelope" '^Falice@customer\.example$'
 expect "$envelope" '^Tbob@far\.example$'
 expect "$(cat "${messages[0]}")" ' with ESMTPSA \(TLSv1\.2\) '
 expect "$(cat "${messages[0]}")" '^Hello Bob, '
-explain "qmail-send would take it from here; mailstile itself does not deliver."
+explain "A qmail-send would take it from here. There is none, so mailstile is to deliver it."
 
-step "12. What the server has written into its log"
+# ---- 12
+
+step "12. A next hop, and the way there"
+explain "Another mail server (aiosmtpd), with a certificate from an authority made for this run."
+openssl_quiet() {
+	openssl "$@" > /dev/null 2>&1 || fail "openssl $1"
+}
+openssl_quiet req -x509 -nodes -days 2 -subj "/CN=Demo CA" -newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext keyUsage=critical,keyCertSign \
+	-keyout "$top/ca.key" -out "$top/ca.pem"
+openssl_quiet req -nodes -subj /CN=localhost -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout "$top/hop.key" -out "$top/hop.csr"
+echo subjectAltName=DNS:localhost > "$top/hop.ext"
+openssl_quiet x509 -req -in "$top/hop.csr" -CA "$top/ca.pem" -CAkey "$top/ca.key" -CAcreateserial -days 2 -extfile "$top/hop.ext" -out "$top/hop.pem"
+test ${#as[@]} = 0 || chown 65534:65534 "$top/hop.key"
+PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 "${as[@]}" /usr/bin/python3 -m aiosmtpd -n -l "127.0.0.1:$hop_port" --tlscert "$top/hop.pem" \
+	--tlskey "$top/hop.key" -c aiosmtpd.handlers.Debugging stdout > "$top/hop.log" 2>&1 &
+hop=$!
+hop_ready() {
+	kill -0 "$hop" 2> /dev/null || fail "aiosmtpd has ended"
+	(: < "/dev/tcp/127.0.0.1/$hop_port") 2> /dev/null
+}
+try "aiosmtpd" hop_ready
+echo ":localhost:$hop_port" > "$top/home/control/smtproutes"
+echo "localhost:verify" > "$top/home/control/smtptls"
+cp "$top/ca.pem" "$top/home/control/cacerts.pem"
+echo on > "$top/home/control/relay"
+explain "All mail goes there, and only if its certificate is right:"
+(cd "$top/home/control" && grep . relay smtproutes smtptls) | show
+explain "\$ mailstile check; kill -HUP \$(pidof mailstile)"
+"${as[@]}" "$top/mailstile" check -H "$top/home" 2>&1 | show || fail "check has found errors"
+kill -HUP "$server"
+arrived() {
+	grep -q '^Hello Bob, ' "$top/hop.log" && ! ls "$top"/home/queue/mess/*/* > /dev/null 2>&1
+}
+try "the message at the next hop" arrived
+explain "What the next hop has got:"
+sed -n '/MESSAGE FOLLOWS/,/END MESSAGE/p' "$top/hop.log" | show
+explain "And the queue is empty again."
+
+# ---- 13
+
+step "13. What the server has written into its log"
 sed '/^ev=start /,$!d; /^ev=start /d' "$top/server.log" | show
 log=$(cat "$top/server.log")
 expect "$log" "^ev=auth .* user=$user mech=PLAIN result=accept "
 expect "$log" "^ev=accept .* qid=$id "
+expect "$log" "^ev=deliver id=$id to=bob@far.example .* result=ok "
 expect "$log" '^ev=refuse .* reason=login-required '
 expect "$log" "^ev=auth .* user=$user mech=PLAIN result=reject "
 if grep -qF -e "$password" -e "$secret" "$top/server.log"; then
 	fail "a password or a secret is in the log"
 fi
 
-# ---- 13
+# ---- 14
 
-step "13. The end"
+step "14. The end"
 stop "$server" mailstile
 rc=$?
 server=''
 test $rc = 0 || fail "mailstile ended with status $rc"
 grep -q '^ev=stop ' "$top/server.log" || fail "mailstile did not say that it stopped"
+stop "$hop" aiosmtpd
+hop=''
 stop "$radius" FreeRADIUS
 radius=''
 left=$(leftovers)
 test -z "$left" || fail "still running: $left"
-explain "Both servers are stopped, nothing is left running, and $top is removed."
+explain "All servers are stopped, nothing is left running, and $top is removed."
 printf '\ndemo: all went as it should, in %d seconds\n' $((SECONDS - began))
