@@ -678,8 +678,9 @@ log_deliver(const struct pass *p, const struct outcome *o, const struct deliver_
 		log_str(&l, "peer", done->peer);
 		log_str(&l, "name", done->name);
 		if (done->tls_version != 0) {
-			log_fmt(&l, "tls", "%x/%x%s", done->tls_version, done->tls_suite,
-			    done->verified ? "/verified" : "");
+			log_str(&l, "tls", tls_version_name(done->tls_version));
+			log_str(&l, "cipher", tls_suite_name(done->tls_suite));
+			log_num(&l, "verified", done->verified);
 		}
 	}
 	log_num(&l, "secs", secs);
