@@ -15,6 +15,7 @@
  */
 #include "msg.h"
 #include "relayint.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
