@@ -89,7 +89,7 @@ hostile: $(HOSTILE)
 $(HOSTILE): test/hostile/hostile.c $(OBJ) $(LIBS) $(B)/flags
 	$(call say,LINK,$@)
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
-	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=session_smtp,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=priv_filter,--wrap=warden_dispatch,--wrap=malloc
+	$(Q)$(call LINK,$(OBJ) $@.o) -Wl,--wrap=session_smtp,--wrap=smtp_prepare,--wrap=smtp_run,--wrap=priv_filter,--wrap=warden_dispatch,--wrap=malloc,--wrap=calloc
 
 # The scheduler and the cleaner by themselves; tests play the rest, and set the clock.
 SCHEDULER := $(B)/scheduler

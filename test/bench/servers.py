@@ -325,6 +325,7 @@ class Mailstile(Server):
         control = "var/qmail/control/"
         self.root.write(control + "me", DOMAIN + "\n")
         self.root.write(control + "rcpthosts", DOMAIN + "\n")
+        self.root.write(control + "relay", "off\n")
         self.root.write(control + "listen", f"smtp 127.0.0.1:{self.smtp}\nsubmissions 127.0.0.1:{self.smtps}\n")
         self.root.write(control + "radius.conf", f"127.0.0.1:{self.radius} {SECRET}\n", 0o600)
         pair = [(self.root.path / "etc/ssl/bench" / f).read_text() for f in ("cert.pem", "key.pem")]

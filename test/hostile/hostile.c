@@ -41,6 +41,7 @@ int __real_warden_dispatch(struct warden *w, const void *p, size_t len);
 int __wrap_warden_dispatch(struct warden *w, const void *p, size_t len);
 void *__real_malloc(size_t size);
 void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
 
 static int hostile;
 static struct warden *taken;  /* in the warden */
@@ -510,6 +511,18 @@ __wrap_malloc(size_t size)
 
 	if (p != NULL) {
 		memset(p, PAINT, size);
+	}
+	return p;
+}
+
+/* The C library's would call the above, and believe that large memory is still as the kernel gave it. */
+void *
+__wrap_calloc(size_t n, size_t size)
+{
+	void *p = size > 0 && n > SIZE_MAX / size ? NULL : __real_malloc(n * size);
+
+	if (p != NULL) {
+		memset(p, 0, n * size);
 	}
 	return p;
 }
