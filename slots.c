@@ -108,34 +108,16 @@ crowding_guest(const struct addr *client)
 	return found;
 }
 
-/* The parent of a process, from /proc; -1 when it cannot be told. */
-static pid_t
-parent_of(pid_t pid)
-{
-	char path[48], stat[1024];
-	const char *p;
-	uint64_t parent;
-	long n;
-
-	str_fmt(path, sizeof path, "/proc/%d/stat", (int)pid);
-	n = file_read(path, stat, sizeof stat - 1);
-	if (n <= 0) {
-		return -1;
-	}
-	stat[n] = '\0';
-	p = strrchr(stat, ')');
-	/* `) S 123 ...`: the state, then the parent */
-	if (p == NULL || strlen(p) < 5 || parse_u64(p + 4, strspn(p + 4, "0123456789"), INT32_MAX, &parent) == -1) {
-		return -1;
-	}
-	return (pid_t)parent;
-}
-
-/* Signal a process of a slot. Its pid stands in memory that wardens can write to, so only a child of ours is believed. */
+/*
+ * Signal a process of a slot, unless it has ended. Its pid stands in memory that wardens can write to, so only a child of ours is believed: the
+ * kernel lets us wait for no other one.
+ */
 static void
 signal_child(pid_t pid, int sig)
 {
-	if (pid > 1 && parent_of(pid) == getpid()) {
+	siginfo_t si = { .si_pid = 0 };
+
+	if (pid > 1 && waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid == 0) {
 		kill(pid, sig);
 	}
 }
