@@ -190,7 +190,7 @@ ctl_names(const char *home, const char *name, struct names *l, struct diag *d)
 		*p = (char)ascii_lower(*p);
 		lines += *p == '\n';
 	}
-	l->v = malloc(lines * sizeof *l->v);
+	l->v = calloc(lines, sizeof *l->v);
 	if (l->v == NULL) {
 		free(l->mem);
 		l->mem = NULL;

@@ -60,7 +60,7 @@ struct bpf_prog {
 #elif defined(__powerpc__) && !defined(__powerpc64__)
 #define ARCH_TOKEN 0x00000014U
 #else
-#error "priv.c knows no seccomp architecture token for this CPU: add it, or set SECCOMP to 0"
+#error "filter.c knows no seccomp architecture token for this CPU: add it, or set SECCOMP to 0"
 #endif
 
 /*

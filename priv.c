@@ -56,7 +56,7 @@ number_of(const char *line, size_t len, const char *name, uint64_t *n)
 static int
 find_id(const char *path, const char *name, uint32_t *id)
 {
-	char mem[1024];
+	char mem[1024] = { 0 };
 	size_t len = 0;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	int found = -1, cut = 0;
@@ -129,13 +129,13 @@ limit(int what, rlim_t n)
 
 #ifdef VALGRIND
 	/* It has descriptors of its own above ours, and so lets nobody change the hard limit (make test-valgrind). */
-	if (what == RLIMIT_NOFILE && getrlimit(what, &r) == 0) {
+	if (what == RLIMIT_NOFILE && syscall(SYS_prlimit64, 0, what, NULL, &r) == 0) {
 		r.rlim_cur = n;
 	}
 #endif
 	rc = syscall(SYS_prlimit64, 0, what, &r, NULL);
 	/* Without root it can only be lowered: then to what there is. */
-	if (rc == -1 && errno == EPERM && getrlimit(what, &r) == 0) {
+	if (rc == -1 && errno == EPERM && syscall(SYS_prlimit64, 0, what, NULL, &r) == 0) {
 		r.rlim_cur = r.rlim_max;
 		rc = syscall(SYS_prlimit64, 0, what, &r, NULL);
 	}

@@ -414,7 +414,6 @@ quiet(struct diag *d, enum diag_level level, const char *file, int line, const c
 static char **
 environment(char *own)
 {
-	extern char **environ;
 	size_t n = 0, kept = 0;
 	char **env;
 

@@ -137,12 +137,12 @@ size: all
 CLANG_COMPILE = $(patsubst $(CC),clang,$(filter-out $(WARN_GCC),$(subst -nostdinc,-nostdlibinc,$(subst \
 	-isystem $(GCC_INC) ,,$(COMPILE))))) -DBUILD_EPOCH=$(EPOCH)
 print-compile: $(B)/ready
-	@printf '%s\n' '$(COMPILE) -DBUILD_EPOCH=$(EPOCH)'
+	@printf '%s\n' '$(filter-out $(LTO) -ffat-lto-objects,$(COMPILE)) -DBUILD_EPOCH=$(EPOCH)'
 print-compile-clang: $(B)/ready
-	@printf '%s\n' '$(CLANG_COMPILE)'
+	@printf '%s\n' '$(filter-out $(LTO) -ffat-lto-objects,$(CLANG_COMPILE))'
 
 compile_commands.json: $(SRC) $(B)/flags $(B)/ready
 	@sep='['; for f in $(SRC); do \
-		command=$$(printf '%s' '$(CLANG_COMPILE) -c '"$$f" | sed 's/[\\"]/\\&/g'); \
+		command=$$(printf '%s' '$(filter-out $(LTO) -ffat-lto-objects,$(CLANG_COMPILE)) -c '"$$f" | sed 's/[\\"]/\\&/g'); \
 		printf '%s\n{ "directory": "%s", "file": "%s", "command": "%s" }' "$$sep" '$(CURDIR)' "$$f" "$$command"; \
 		sep=','; done > $@; echo ']' >> $@

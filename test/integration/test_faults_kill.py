@@ -6,12 +6,10 @@ the queue and for both kinds of Maildir. The calls are those of a run without fa
 
 import os
 import signal
-import time
 
 import pytest
 
 import faults
-import smtpc
 import stepper
 import tools
 from faults import KINDS, RCPTS, message
