@@ -258,7 +258,7 @@ test_down_and_up(void **state)
 	}
 	assert_string_equal(t->error, "first");
 	for (int i = 0; i < 10; i++) {
-		assert_in_range(t->until - mono, backoff * 7 / 8 - 1, backoff * 9 / 8);
+		assert_in_range(t->until - mono, backoff * 7 / 8 - 1, backoff * 9 / 8 + 1);
 		assert_int_equal(dest_may(&s, d, t->until - 1), DEST_DOWN);
 		mono = t->until;
 		assert_int_equal(dest_may(&s, d, mono), DEST_GO);
