@@ -32,12 +32,12 @@ LIFETIME = 604800
 _numbers = itertools.count(1)
 
 
-def build():
-    """The program's path, made in the tree: of the build that is tested."""
+def build(sanitize=tools.SANITIZE):
+    """The program's path, made in the tree."""
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "SANITIZE", "BOARD")}
-    words = ["SANITIZE=1"] if tools.SANITIZE else []
+    words = ["SANITIZE=1"] if sanitize else []
     tools.run("make", "-s", *words, "scheduler", cwd=TREE, env=env, timeout=300)
-    return os.path.join(TREE, "build", "host-san" if tools.SANITIZE else "host", "scheduler")
+    return os.path.join(TREE, "build", "host-san" if sanitize else "host", "scheduler")
 
 
 def text(field):
@@ -337,7 +337,10 @@ class Scheduler:
     def __init__(self, binary, queue, nursery, clock=None, wait=False, wrap=()):
         self.queue, self.nursery, self.clock = queue, nursery, clock
         self.log_path = os.path.join(queue.home, "log")
-        env = dict(os.environ, SCHEDULER_WAIT="1") if wait else None
+        env = dict(os.environ, **({"SCHEDULER_WAIT": "1"} if wait else {}))
+        if binary.endswith("-san"):  # as in test/run.sh
+            env.update(ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:disable_coredump=1", UBSAN_OPTIONS="abort_on_error=1")
+            wrap = [*wrap, "setarch", "-R"]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [*wrap, binary, queue.home, str(nursery.theirs.fileno())] + ([clock.path] if clock else []),

@@ -23,10 +23,18 @@ from tools import poll
 DAY = 86400
 
 
-@pytest.fixture(scope="session")
-def scheduler_binary(work):
-    # To where nobody may go, too.
-    return shutil.copy2(delivery.build(), os.path.join(work, "scheduler"))
+pytestmark = pytest.mark.release
+
+
+@pytest.fixture(scope="module", params=["plain", "sanitized"])
+def scheduler_binary(work, request):
+    sanitize = request.param == "sanitized"
+    return shutil.copy2(delivery.build(sanitize), os.path.join(work, "scheduler" + ("-san" if sanitize else "")))
+
+
+@pytest.fixture(scope="module")
+def fast_scheduler(work):
+    return shutil.copy2(delivery.build(False), os.path.join(work, "scheduler-fast"))
 
 
 class Rig:
@@ -136,7 +144,8 @@ def test_states(rig):
             tools.write(q.name("intd", debris[-1]), b"u0\0")
     s = r.start()
     poll(lambda: set(q.all()) == set(debris), "only debris")
-    got = {n: [a for j in r.jobs_for(n) for a in j.rcpts] for n in expect}
+    # The number of a message that is done may come again, for a bounce.
+    got = {n: [a for j in r.jobs_for(n) for a in j.rcpts if j.sender] for n in expect}
     assert got == expect
     bounces = [parse_bounce(j) for j in r.nursery.jobs if j.sender == ""]
     assert [b.failures for b in bounces] == [{"z@b.example": "No such user."}] * 4
@@ -398,7 +407,6 @@ def test_unreadable_message(rig):
 
 
 @pytest.mark.root
-@pytest.mark.release
 def test_wrong_owner(rig):
     r = rig()
     n = r.queue.queued()
@@ -918,8 +926,7 @@ def resident(pid):
     return int(tools.status_of(pid)["VmHWM"].split()[0]) * 1024
 
 
-@pytest.mark.release
-def test_backlog(scheduler_binary):
+def test_backlog(fast_scheduler):
     """10,000 new messages, of them a tenth with failures: all is delivered, all bounces are, and nothing is left."""
     many = 10000
 
@@ -928,7 +935,7 @@ def test_backlog(scheduler_binary):
             job.report(i, "D" if a.startswith("bad") else "K")
         job.done(reuse=1)
     with in_memory() as top:
-        r = Rig(scheduler_binary, os.path.join(top, "home"), act, {})
+        r = Rig(fast_scheduler, os.path.join(top, "home"), act, {})
         try:
             for i in range(many):
                 r.queue.todo(rcpts=["%s%d@b.example" % ("bad" if i % 10 == 0 else "u", i)], trigger=False)
@@ -944,13 +951,12 @@ def test_backlog(scheduler_binary):
             r.close()
 
 
-@pytest.mark.release
-def test_memory(scheduler_binary):
+def test_memory(fast_scheduler):
     """100,000 queued messages whose destination is down cost at most 64 octets each; and the machine has 64 MB, which it does not notice."""
     many = 100000
     with in_memory() as top:
         peer = Peer()
-        r = Rig(scheduler_binary, os.path.join(top, "home"), peer, {"concurrencyremote": "1\n"})
+        r = Rig(fast_scheduler, os.path.join(top, "home"), peer, {"concurrencyremote": "1\n"})
         try:
             s = r.start_and_wait()
             r.queue.todo()
