@@ -25,121 +25,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
 /* A remote has deadlines of its own. One that is silent for longer than this is out of its mind. */
 #define HANG_SECONDS 43200
 #define HOLD_SECONDS 10 /* without a new delivery, when one could not be started */
 /* For 100 recipients: the kernel takes twice that. */
 #define HAND_OVER_OCTETS 212992
-
-const char *
-pass_where(struct relay *r, const char *addr, unsigned *dest, char domain[256])
-{
-	const char *at = strrchr(addr, '@');
-	int route;
-
-	if (at == NULL || at[1] == '\0') {
-		return "The address has no host name. (#5.1.3)\n";
-	}
-	if (strlen(addr) > DELIVER_ADDR_MAX || str_copy(domain, 256, at + 1) == -1) {
-		return "The address is too long. (#5.1.3)\n";
-	}
-	for (char *p = domain; *p != '\0'; p++) {
-		*p = (char)ascii_lower(*p);
-	}
-	route = relay_route_find(r->conf, domain);
-	if (route >= 0 && r->conf->route[route].hops > 0) {
-		*dest = dest_find(r->sched, (uint32_t)route, "", r->mono);
-	} else {
-		*dest = dest_find(r->sched, DELIVER_MX, domain, r->mono);
-	}
-	return NULL;
-}
-
-/* ---- recipients ---- */
-
-/* The address of a recipient, read again. 0 or -1, logged. */
-static int
-address(const struct pass *p, uint32_t i, char addr[RECORD_MAX + 1])
-{
-	const struct pass_rcpt *t = &p->rcpt[i];
-
-	if (pread(p->remote, addr, t->len, (off_t)t->offset + 1) != (ssize_t)t->len) {
-		relay_warn(p->id, "cannot read a recipient again", strerror(errno));
-		addr[0] = '\0';
-		return -1;
-	}
-	addr[t->len] = '\0';
-	return 0;
-}
-
-static void
-mark(struct pass *p, uint32_t i)
-{
-	if (pwrite(p->remote, "D", 1, (off_t)p->rcpt[i].offset) != 1) {
-		/* It is not lost that way, but may arrive twice. */
-		relay_warn(p->id, "cannot mark a recipient as done", strerror(errno));
-		p->rcpt[i].state = PASS_LATER;
-		return;
-	}
-	p->rcpt[i].state = PASS_OVER;
-	p->dirty = 1;
-}
-
-/* A recipient has failed for good. */
-static void
-failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
-{
-	char addr[RECORD_MAX + 1];
-
-	if (address(p, i, addr) == -1 || bounce_append(r, p->id, &p->bounce, &p->bounce_new, addr, 0, text) == -1) {
-		p->rcpt[i].state = PASS_LATER;
-		return;
-	}
-	p->rcpt[i].state = PASS_FAILED;
-	p->failed++;
-}
-
-/* As above, for one that nobody will try again. */
-static void
-expired(struct relay *r, struct pass *p, uint32_t i, const char *text)
-{
-	char mem[DELIVER_TEXT_MAX + sizeof TOO_LONG + 8];
-	struct buf b;
-
-	buf_init(&b, mem, sizeof mem);
-	buf_str(&b, text);
-	if (b.len > 0 && mem[b.len - 1] != '\n') {
-		buf_ch(&b, '\n');
-	}
-	buf_str(&b, TOO_LONG);
-	failed(r, p, i, buf_cstr(&b));
-}
-
-/* Make what is known of recipients durable. */
-static void
-sync_marks(struct relay *r, struct pass *p)
-{
-	int lost = p->failed > 0 && bounce_sync(r, &p->bounce, &p->bounce_new) == -1;
-
-	if (lost) {
-		relay_warn(p->id, "cannot flush bounce/", strerror(errno));
-	}
-	for (uint32_t i = 0; p->failed > 0 && i < p->n; i++) {
-		if (p->rcpt[i].state == PASS_FAILED) {
-			p->failed--;
-			if (lost) {
-				p->rcpt[i].state = PASS_LATER;
-			} else {
-				mark(p, i);
-			}
-		}
-	}
-	if (p->dirty && fdatasync(p->remote) == -1) {
-		relay_warn(p->id, "cannot flush remote/", strerror(errno));
-	}
-	p->dirty = 0;
-}
 
 /* ---- a message is due ---- */
 
@@ -234,7 +124,7 @@ load(struct relay *r, struct pass *p)
 		p->rcpt[p->n].dest = (uint16_t)(wrong == NULL ? d : DEST_OTHER);
 		p->n++;
 		if (wrong != NULL) {
-			failed(r, p, p->n - 1, wrong);
+			rcpt_failed(r, p, p->n - 1, wrong);
 		} else {
 			p->untried++;
 		}
@@ -294,7 +184,7 @@ finish(struct relay *r, struct pass *p)
 	char name[64];
 
 	if (p->failed > 0) {
-		sync_marks(r, p);
+		rcpt_sync(r, p);
 	}
 	for (uint32_t i = 0; i < p->n; i++) {
 		const struct pass_rcpt *t = &p->rcpt[i];
@@ -499,7 +389,7 @@ hand_over(struct relay *r, struct pass *p, struct remote *t, int mess, uint64_t 
 	job.id = p->id;
 	job.size = size;
 	job.rcpts = t->rcpts;
-	if (address(p, t->outcome[0].rcpt, addr) == -1 || pass_where(r, addr, &d, job.domain) != NULL ||
+	if (rcpt_address(p, t->outcome[0].rcpt, addr) == -1 || pass_where(r, addr, &d, job.domain) != NULL ||
 	    expand(p, addr, job.sender, sizeof job.sender) == -1) {
 		return -1;
 	}
@@ -516,7 +406,7 @@ hand_over(struct relay *r, struct pass *p, struct remote *t, int mess, uint64_t 
 	for (unsigned i = 0; i < t->rcpts; i++) {
 		memset(&rcpt, 0, sizeof rcpt);
 		rcpt.type = DELIVER_RCPT;
-		if (address(p, t->outcome[i].rcpt, addr) == -1 || str_copy(rcpt.addr, sizeof rcpt.addr, addr) == -1) {
+		if (rcpt_address(p, t->outcome[i].rcpt, addr) == -1 || str_copy(rcpt.addr, sizeof rcpt.addr, addr) == -1) {
 			return -1;
 		}
 		rcpt.len = (uint32_t)strlen(rcpt.addr);
@@ -541,7 +431,7 @@ put_off(struct relay *r, struct pass *p, const char *text)
 		if (p->rcpt[i].state == PASS_UNTRIED) {
 			p->rcpt[i].state = PASS_LATER;
 			if (p->dying) {
-				expired(r, p, i, text);
+				rcpt_expired(r, p, i, text);
 			}
 		}
 	}
@@ -646,7 +536,7 @@ push(struct relay *r, struct pass *p)
 			t->state = PASS_DOWN;
 			p->untried--;
 			if (p->dying) {
-				expired(r, p, i, r->sched->dest[t->dest].error);
+				rcpt_expired(r, p, i, r->sched->dest[t->dest].error);
 			}
 		} else if (may == DEST_GO && (r->stopping || r->mono < r->hold_until || !begin(r, p, i))) {
 			break;
@@ -666,7 +556,7 @@ log_deliver(const struct pass *p, const struct outcome *o, const struct deliver_
 	const char *at;
 	struct log_line l;
 
-	(void)address(p, o->rcpt, addr);
+	(void)rcpt_address(p, o->rcpt, addr);
 	at = strrchr(addr, '@');
 	relay_event(&l, o->klass == 'D' ? LOG_WARNING : LOG_INFO, "deliver", p->id);
 	log_str(&l, "to", addr);
@@ -712,12 +602,12 @@ judge(struct relay *r, struct remote *t, unsigned i, char klass, unsigned code, 
 	o->code = (uint16_t)code;
 	o->klass = klass;
 	if (klass == 'K') {
-		mark(t->pass, o->rcpt);
+		rcpt_mark(t->pass, o->rcpt);
 	} else if (klass == 'D') {
-		failed(r, t->pass, o->rcpt, text);
+		rcpt_failed(r, t->pass, o->rcpt, text);
 	} else if (t->pass->dying) {
 		o->klass = 'D';
-		expired(r, t->pass, o->rcpt, text);
+		rcpt_expired(r, t->pass, o->rcpt, text);
 	} else {
 		t->pass->rcpt[o->rcpt].state = PASS_LATER;
 	}
@@ -767,7 +657,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		}
 	}
 	if (!again) {
-		sync_marks(r, p);
+		rcpt_sync(r, p);
 	}
 	news = dest_end(r->sched, t->dest, t->probe, reached, t->outcome[0].text, r->mono);
 	if (news != DEST_SAME) {
@@ -926,7 +816,7 @@ pass_drop(struct relay *r)
 	}
 	for (unsigned i = 0; i < r->passes; i++) {
 		if (r->pass[i].m != SCHED_NONE) {
-			sync_marks(r, &r->pass[i]);
+			rcpt_sync(r, &r->pass[i]);
 			sched_at(r->sched, r->pass[i].m, r->now);
 			release(&r->pass[i]);
 		}

@@ -132,6 +132,13 @@ void todo_sweep(struct relay *r);
 
 /* Where a recipient goes: destination and domain, lower case. NULL, or why it cannot be (text for a bounce). */
 const char *pass_where(struct relay *r, const char *addr, unsigned *dest, char domain[256]);
+/* rcpt.c. The address of a recipient, read again. 0 or -1, logged. */
+int rcpt_address(const struct pass *p, uint32_t i, char addr[RECORD_MAX + 1]);
+/* It is done. It has failed for good; the same for one that nobody will try again. Make what is known of all of them durable. */
+void rcpt_mark(struct pass *p, uint32_t i);
+void rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text);
+void rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text);
+void rcpt_sync(struct relay *r, struct pass *p);
 /* A message is due: to its destination's list, or its end. */
 void pass_due(struct relay *r, uint32_t m);
 /* Begin a pass. 0: too many are open, and the message is still SCHED_BUSY; 1: it is taken care of. */

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/* The scheduler: a recipient in a pass, where it is to go, and what is written down of its fate. See pass.c. */
+#include "relayint.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
+
+const char *
+pass_where(struct relay *r, const char *addr, unsigned *dest, char domain[256])
+{
+	const char *at = strrchr(addr, '@');
+	int route;
+
+	if (at == NULL || at[1] == '\0') {
+		return "The address has no host name. (#5.1.3)\n";
+	}
+	if (strlen(addr) > DELIVER_ADDR_MAX || str_copy(domain, 256, at + 1) == -1) {
+		return "The address is too long. (#5.1.3)\n";
+	}
+	for (char *p = domain; *p != '\0'; p++) {
+		*p = (char)ascii_lower(*p);
+	}
+	route = relay_route_find(r->conf, domain);
+	if (route >= 0 && r->conf->route[route].hops > 0) {
+		*dest = dest_find(r->sched, (uint32_t)route, "", r->mono);
+	} else {
+		*dest = dest_find(r->sched, DELIVER_MX, domain, r->mono);
+	}
+	return NULL;
+}
+
+/* The address of a recipient, read again. 0 or -1, logged. */
+int
+rcpt_address(const struct pass *p, uint32_t i, char addr[RECORD_MAX + 1])
+{
+	const struct pass_rcpt *t = &p->rcpt[i];
+
+	if (pread(p->remote, addr, t->len, (off_t)t->offset + 1) != (ssize_t)t->len) {
+		relay_warn(p->id, "cannot read a recipient again", strerror(errno));
+		addr[0] = '\0';
+		return -1;
+	}
+	addr[t->len] = '\0';
+	return 0;
+}
+
+void
+rcpt_mark(struct pass *p, uint32_t i)
+{
+	if (pwrite(p->remote, "D", 1, (off_t)p->rcpt[i].offset) != 1) {
+		/* It is not lost that way, but may arrive twice. */
+		relay_warn(p->id, "cannot mark a recipient as done", strerror(errno));
+		p->rcpt[i].state = PASS_LATER;
+		return;
+	}
+	p->rcpt[i].state = PASS_OVER;
+	p->dirty = 1;
+}
+
+/* A recipient has failed for good. */
+void
+rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
+{
+	char addr[RECORD_MAX + 1];
+
+	if (rcpt_address(p, i, addr) == -1 || bounce_append(r, p->id, &p->bounce, &p->bounce_new, addr, 0, text) == -1) {
+		p->rcpt[i].state = PASS_LATER;
+		return;
+	}
+	p->rcpt[i].state = PASS_FAILED;
+	p->failed++;
+}
+
+/* As above, for one that nobody will try again. */
+void
+rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text)
+{
+	char mem[DELIVER_TEXT_MAX + sizeof TOO_LONG + 8];
+	struct buf b;
+
+	buf_init(&b, mem, sizeof mem);
+	buf_str(&b, text);
+	if (b.len > 0 && mem[b.len - 1] != '\n') {
+		buf_ch(&b, '\n');
+	}
+	buf_str(&b, TOO_LONG);
+	rcpt_failed(r, p, i, buf_cstr(&b));
+}
+
+/* Make what is known of recipients durable. */
+void
+rcpt_sync(struct relay *r, struct pass *p)
+{
+	int lost = p->failed > 0 && bounce_sync(r, &p->bounce, &p->bounce_new) == -1;
+
+	if (lost) {
+		relay_warn(p->id, "cannot flush bounce/", strerror(errno));
+	}
+	for (uint32_t i = 0; p->failed > 0 && i < p->n; i++) {
+		if (p->rcpt[i].state == PASS_FAILED) {
+			p->failed--;
+			if (lost) {
+				p->rcpt[i].state = PASS_LATER;
+			} else {
+				rcpt_mark(p, i);
+			}
+		}
+	}
+	if (p->dirty && fdatasync(p->remote) == -1) {
+		relay_warn(p->id, "cannot flush remote/", strerror(errno));
+	}
+	p->dirty = 0;
+}
