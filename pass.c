@@ -406,7 +406,8 @@ hand_over(struct relay *r, struct pass *p, struct remote *t, int mess, uint64_t 
 	for (unsigned i = 0; i < t->rcpts; i++) {
 		memset(&rcpt, 0, sizeof rcpt);
 		rcpt.type = DELIVER_RCPT;
-		if (rcpt_address(p, t->outcome[i].rcpt, addr) == -1 || str_copy(rcpt.addr, sizeof rcpt.addr, addr) == -1) {
+		if (rcpt_address(p, t->outcome[i].rcpt, addr) == -1 ||
+		    str_copy(rcpt.addr, sizeof rcpt.addr, addr) == -1) {
 			return -1;
 		}
 		rcpt.len = (uint32_t)strlen(rcpt.addr);

@@ -67,7 +67,8 @@ rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
 {
 	char addr[RECORD_MAX + 1];
 
-	if (rcpt_address(p, i, addr) == -1 || bounce_append(r, p->id, &p->bounce, &p->bounce_new, addr, 0, text) == -1) {
+	if (rcpt_address(p, i, addr) == -1 ||
+	    bounce_append(r, p->id, &p->bounce, &p->bounce_new, addr, 0, text) == -1) {
 		p->rcpt[i].state = PASS_LATER;
 		return;
 	}
