@@ -39,6 +39,20 @@ def cut(work, kind, cuts, kills):
     return m
 
 
+def deliver(work, kills):
+    """A queue that is carried on, to a next hop outside."""
+    os.mkdir(work)
+    m = machine.Machine(work, "ext4", "deliver")
+    try:
+        image = m.blank()
+        for _ in range(kills):
+            image = m.kill(image, 3, 0.01, True, 3)
+        m.drain(image)
+    finally:
+        m.end()
+    return m
+
+
 def lose(work):
     """A build that flushes nothing."""
     os.mkdir(work)
@@ -49,10 +63,11 @@ def lose(work):
 
 @pytest.fixture(scope="module")
 def machines(work, kernel):
-    """Three beside each other; together they take about a minute of two processors."""
+    """Three beside each other; together they take somewhat over a minute of two processors."""
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         yield {"queue": pool.submit(cut, os.path.join(work, "power-queue"), "queue", 30, 2),
                "maildir": pool.submit(cut, os.path.join(work, "power-maildir"), "maildir", 12, 0),
+               "deliver": pool.submit(deliver, os.path.join(work, "power-deliver"), 4),
                "control": pool.submit(lose, os.path.join(work, "power-control"))}
 
 
@@ -69,6 +84,13 @@ def test_queue(machines):
 
 def test_maildir(machines):
     judge(machines["maildir"].result(600), 12)
+
+
+def test_delivery(machines):
+    """Each recipient of an acknowledged message has it, or is still to get it; in the end all have it, and the queue is empty."""
+    m = machines["deliver"].result(600)
+    assert not m.tally.bad(), "\n".join(m.tally.bad()[:10])
+    assert m.tally.cuts == 5 and m.tally.acked > 100, machine.summary("", m, 0)
 
 
 def test_the_machine_sees_losses(machines):

@@ -81,7 +81,7 @@ def cpio(entries):
 CONTROL = {"me": "mail.example.net\n", "listen": "inside 0.0.0.0:25\n", "relayclients": "10.0.2.2\n", "rcpthosts": "local.example\n", "relay": "off\n"}
 
 
-def initramfs(path, kernel, binary, filesystem, spool):
+def initramfs(path, kernel, binary, filesystem, spool, hop=None):
     files = kernel.modules(MODULES + [filesystem])
     entries = {"lib/" + os.path.basename(f): (0o644, tools.read(f)) for f in files}
     entries["lib/modules.list"] = (0o644, "".join(os.path.basename(f) + "\n" for f in files).encode())
@@ -94,6 +94,8 @@ def initramfs(path, kernel, binary, filesystem, spool):
     entries["etc/passwd"], entries["etc/group"] = (0o644, passwd.encode()), (0o644, group.encode())
     control = dict(CONTROL, spool={"queue": "queue\n", "maildir": "maildir /mnt/home/out alias-isp-\n",
                                    "plain": "maildir /mnt/home/out\n"}[spool])
+    if hop is not None:
+        control.update(relay="on\n", smtproutes=":10.0.2.2:%d\n" % hop)
     for name, text in control.items():
         entries["etc/control/" + name] = (0o644, text.encode())
     tools.write(path, cpio(entries))

@@ -53,9 +53,9 @@ class Load:
     messages in all. `sent`: {(seed, number): Sent}.
     """
 
-    def __init__(self, port, seed, sessions, pause=0.0, small=False, limit=1 << 30):
+    def __init__(self, port, seed, sessions, pause=0.0, small=False, limit=1 << 30, also=None):
         self.port, self.seed, self.pause, self.small, self.limit = port, seed, pause, small, limit
-        self.sent, self.refused, self.count = {}, [], 0
+        self.sent, self.refused, self.count, self.also = {}, [], 0, also
         self.lock, self.over = threading.Lock(), False
         self.threads = [threading.Thread(target=self._client, args=(random.Random("%d/%d" % (seed, n)),), daemon=True) for n in range(sessions)]
         for t in self.threads:
@@ -88,6 +88,8 @@ class Load:
         wire = m.wire()
         m.begin = time.monotonic_ns()
         self.sent[(m.seed, m.number)] = m
+        if self.also is not None:
+            self.also[(m.seed, m.number)] = m  # before anybody can have it
         c.send("MAIL FROM:<%s>\r\n" % m.sender + "".join("RCPT TO:<%s>\r\n" % r for r in m.rcpts) + "DATA\r\n")
         replies = [c.reply() for _ in range(len(m.rcpts) + 2)]
         if [r.code for r in replies] != [250] * (len(m.rcpts) + 1) + [354]:

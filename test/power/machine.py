@@ -8,6 +8,7 @@ The power-cut machine: mailstile in a guest under load, the power cut at any mom
   load.py         clients outside of the guest, witness to each 250
   guest "judge"   mounts image after image, which replays the journal, and sends back what is in the spool
   spool.py        compares: every acknowledged message whole with its envelope, no half one that a reader would take
+  hop.py          the next hop of a guest that delivers; every acknowledged message is there, or still to be sent there
 
 Two ways of cutting:
 
@@ -32,6 +33,7 @@ import time
 
 import disk
 import guest
+import hop
 from guest import tools  # on the path of its own accord
 import load
 import spool
@@ -68,7 +70,7 @@ FILESYSTEMS = {
     "f2fs": FileSystem("f2fs", 128, ["mkfs.f2fs", "-q", "-f"], 4096, ["fsck.f2fs", "--dry-run"], flavour="amd64"),
 }
 # File system, spool, cuts of a log, kills: the plan, unless the command line says otherwise.
-PLAN = [("ext4", "queue", 60, 30), ("ext4", "maildir", 40, 10), ("ext4", "plain", 30, 0), ("ext4-ordered", "queue", 30, 0),
+PLAN = [("ext4", "queue", 60, 30), ("ext4", "deliver", 0, 30), ("xfs", "deliver", 0, 10), ("ext4", "maildir", 40, 10), ("ext4", "plain", 30, 0), ("ext4-ordered", "queue", 30, 0),
         ("ext4-writeback", "queue", 30, 10), ("btrfs", "queue", 40, 10), ("btrfs", "maildir", 30, 0),
         ("xfs", "queue", 40, 10), ("f2fs", "queue", 40, 10), ("f2fs", "maildir", 30, 0)]
 
@@ -109,7 +111,10 @@ class Machine:
         self.rng = random.Random(self.seed)
         self.kernel = guest.Kernel(self.fs.flavour)
         self.initrd = os.path.join(work, "initrd")
-        guest.initramfs(self.initrd, self.kernel, binary or tools.BINARY, self.fs.kind, kind)
+        # "deliver": a queue that the guest delivers itself.
+        self.hop = hop.Hop() if kind == "deliver" else None
+        self.kind = "queue" if self.hop else kind
+        guest.initramfs(self.initrd, self.kernel, binary or tools.BINARY, self.fs.kind, self.kind, self.hop and self.hop.port)
         self.judged = os.path.join(work, "judged.img")
         self.sent, self.tally, self.lives, self.judge = {}, Tally(), 0, None
         self.running, self.mended = None, False
@@ -142,7 +147,7 @@ class Machine:
         server, media = self.boot(image)
         self.lives += 1
         begin, flushes = time.monotonic_ns(), server.flushes()
-        work = load.Load(server.port, self.lives, sessions, pause, small, limit)
+        work = load.Load(server.port, self.lives, sessions, pause, small, limit, self.hop.sent if self.hop else None)
         end = time.monotonic() + seconds
         while time.monotonic() < end and not work.over:
             time.sleep(0.02)
@@ -168,7 +173,7 @@ class Machine:
     def drop_one(self, server, work):
         """Let a message be delivered and removed, in qmail's order. From the moment we say so it may be gone."""
         there = [m for m in work.acked() if not m.dropped]
-        if self.kind == "queue" and there and self.rng.random() < 0.5:
+        if self.kind == "queue" and not self.hop and there and self.rng.random() < 0.5:
             m = self.rng.choice(there)
             m.dropped = time.monotonic_ns()
             server.type("drop %d %d" % (m.qid % 3, m.qid))
@@ -191,7 +196,26 @@ class Machine:
             self.judge = None
         raise AssertionError("no judge came up")
 
+    def drain(self, image):
+        """The last life: without load, until all has arrived; a clean end."""
+        acked = [m for m in self.sent.values() if m.ack]
+        server, media = self.boot(image)
+        left = self.hop.wait(acked, 180, server.listen)
+        time.sleep(1)  # the last marks
+        server.listen()
+        server.shut_down()
+        self.running = None
+        media.end()
+        self.tally.lost += ["message %d never arrived" % m.number for m in left]
+        log = disk.Log(image, media.logfile)
+        self.look("seed %d at the end" % self.seed, log.cut(len(log.events), "kept", self.rng, self.fs.unit), log.time(len(log.events)))
+        if self.hop.pending:
+            self.tally.illegal.append("at the end %d messages are still in the queue" % self.hop.pending)
+        print("  %d messages arrived, %d times somebody got one twice" % (len(acked) - len(left), self.hop.doubled()), flush=True)
+
     def end(self):
+        if self.hop is not None:
+            self.hop.end()
         if self.judge is not None:
             self.judge.end()
         if self.running is not None:
@@ -223,7 +247,7 @@ class Machine:
             self.tally.broken.append("%s: cannot be mounted\n%s" % (label, said))
             return False
         try:
-            self.tally.add(label, spool.check(self.kind, *found, self.sent, when))
+            self.tally.add(label, hop.check(*found, self.sent, when, self.hop) if self.hop else spool.check(self.kind, *found, self.sent, when))
         except (AssertionError, OSError) as e:
             self.tally.broken.append("%s: %s\n%s" % (label, e, said))
         if TROUBLE.search(said):
@@ -280,10 +304,12 @@ def summary(name, m, seconds):
 def campaign(args, name, kind, cuts, kills, work):
     m = Machine(work, name, kind, args.binary, args.flush_ms, args.cpus, args.options, args.seed)
     try:
-        left = cuts
+        left = 0 if m.hop else cuts
         for share, sessions, pause in ((3, 1, 0.02), (2, 3, 0.05), (1, 10, 0.0)):
             n = left // share
             left -= n
+            if n == 0:
+                continue
             acks, flushes = m.acks, m.flushes
             log, clients = m.life(m.blank(), sessions, pause, args.small, args.seconds)
             print("  %d sessions: %d acknowledged, %.1f flushes a message" % (
@@ -295,6 +321,8 @@ def campaign(args, name, kind, cuts, kills, work):
             image = m.kill(image, m.rng.choice((1, 3, 10)), m.rng.choice((0, 0.02)), args.small, args.seconds)
             if i % 10 == 9:
                 print("  %d kills, %d bad" % (i + 1, len(m.tally.bad())), flush=True)
+        if m.hop:
+            m.drain(image)
     finally:
         m.end()
     for x in m.tally.bad()[:args.show]:
@@ -305,7 +333,7 @@ def campaign(args, name, kind, cuts, kills, work):
 def main():
     a = argparse.ArgumentParser(description="Cuts the power of a mail server and looks at what the disk kept.")
     a.add_argument("--fs", help="of " + " ".join(FILESYSTEMS))
-    a.add_argument("--spool", default="queue", help="queue, maildir or plain; with --fs")
+    a.add_argument("--spool", default="queue", help="queue, maildir, plain, or deliver: a queue that is delivered, too; with --fs")
     a.add_argument("--cuts", type=int, default=60, help="of the log; with --fs")
     a.add_argument("--kills", type=int, default=30, help="with --fs")
     a.add_argument("--seconds", type=float, default=4, help="how long a guest is under load, at most")
