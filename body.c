@@ -31,10 +31,11 @@ body_init(struct body *b, uint8_t *out)
 	b->in_header = 1;
 }
 
+/* The first one counts, but a bare line end more than size: which of them is seen first depends on how the client's octets came in. */
 static void
 fault(struct body *b, enum body_fault f)
 {
-	if (b->fault == BODY_FINE) {
+	if (b->fault == BODY_FINE || (f == BODY_BARE && b->fault == BODY_TOO_BIG)) {
 		b->fault = f;
 	}
 }

@@ -13,6 +13,7 @@
 #include "nursery.h"
 #include "relay.h"
 #include "secret.h"
+#include "slots.h"
 #include "str.h"
 
 #include <errno.h>
@@ -299,7 +300,10 @@ carry_died(pid_t pid, int status)
 			/* It is not ill, only not alone: look again soon, but do not fill the log. */
 			carry.pause = PAUSE_MIN_MS;
 		} else if (carry.wanted && carry.kill_at == INT64_MAX && status != 0) {
-			log_msg(LOG_ERR, "crash", "%s ended, status %d: delivery starts over", names[part], status);
+			log_msg(LOG_ERR, slots_by_crash(status) ? "crash" : "queue",
+			    "%s ended, %s %d: delivery starts over", names[part],
+			    WIFEXITED(status) ? "status" : "signal",
+			    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 		}
 		ask_to_finish();
 		return 1;

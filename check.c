@@ -2,6 +2,7 @@
 /* Copyright (c) 2026 The mailstile authors */
 /* `mailstile check`: reads what the server would read, and says what is wrong. `check radius USER`: what the servers say of a login. */
 #include "control.h"
+#include "house.h"
 #include "options.h"
 #include "priv.h"
 #include "queue.h"
@@ -130,8 +131,11 @@ check_radius(const struct config *c, const char *user)
 
 #if RELAY
 static void
-show_relay(const struct relay_conf *r)
+show_relay(const struct config *c, struct diag *d)
 {
+	const struct relay_conf *r = &c->relay;
+	char path[512];
+
 	print(STDOUT_FILENO, "relay: on, %u deliveries at once, %u name server%s, %zu trust anchors\n", r->concurrency,
 	    r->dns.servers, r->dns.servers == 1 ? "" : "s", r->anchors);
 	for (unsigned i = 0; i < r->routes; i++) {
@@ -152,6 +156,15 @@ show_relay(const struct relay_conf *r)
 		print(STDOUT_FILENO, "  MX of %s: tls %s\n", r->tls[i].key[0] == '\0' ? "(all others)" : r->tls[i].key,
 		    relay_policy_name(r->tls[i].tls));
 	}
+	if (r->routes == 0 || r->route[r->routes - 1].domain[0] != '\0') {
+		print(STDOUT_FILENO, "  (all others): MX\n");
+	}
+	if (r->local == LOCAL_LEAVE && r->locals.n + r->virtuals.n > 0) {
+		diag_put(d, DIAG_WARN, str_fmt(path, sizeof path, "%s/control/locals", c->home), 0,
+		    "mail for %s%s stays in the queue, for qmail's programs; without them make this file empty, or write `bounce` to localdelivery",
+		    r->locals.n > 0 ? r->locals.v[0] : r->virtuals.v[0],
+		    r->locals.n + r->virtuals.n > 1 ? " and others" : "");
+	}
 }
 #endif
 
@@ -166,7 +179,12 @@ check_rest(const struct config *c, struct diag *d)
 		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)",
 		    missing);
 	} else if (spool_open(&s, c->spool, c->spool_dir, d) == 0) {
-		spool_check_owner(&s, c->spool_dir, ids.spool_uid, d);
+		if (s.kind == SPOOL_QUEUE) {
+			mkqueue_check(c->spool_dir, &ids, s.split, d);
+		} else {
+			spool_check_owner(&s, c->spool_dir, ids.spool_uid, d);
+		}
+		house_check_jail(c, &ids, d);
 	}
 	if (c->chain.key_type == 0 && d->errors == 0) {
 		diag_put(
@@ -174,7 +192,7 @@ check_rest(const struct config *c, struct diag *d)
 	}
 #if RELAY
 	if (c->relay.on) {
-		show_relay(&c->relay);
+		show_relay(c, d);
 	}
 #endif
 	if (time(NULL) < BUILD_EPOCH) {

@@ -438,9 +438,9 @@ _Static_assert(
 _Static_assert(BOUNCE_COPY_MAX >= 1024, "BOUNCE_COPY_MAX: 1024 or more");
 
 /* RELAY_ROUTES_MAX, RELAY_HOPS_MAX, RELAY_AUTH_MAX, RELAY_PINS_MAX: lines in smtproutes and smtptls, relays in one line, passwords, pins.
- * Defaults 32, 4, 8, 16. */
+ * Defaults 128, 4, 8, 16. A route has room for all of its relays, 1.5 KiB, which costs memory only when it is there. */
 #ifndef RELAY_ROUTES_MAX
-#define RELAY_ROUTES_MAX 32
+#define RELAY_ROUTES_MAX 128
 #endif
 #ifndef RELAY_HOPS_MAX
 #define RELAY_HOPS_MAX 4

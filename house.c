@@ -67,6 +67,26 @@ open_jail(struct house *h, struct diag *d)
 	return 0;
 }
 
+void
+house_check_jail(const struct config *c, const struct priv_ids *ids, struct diag *d)
+{
+	char path[512];
+	const char *why;
+	int fd;
+
+	str_fmt(path, sizeof path, "%s/empty", c->home);
+	fd = ids->root ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (ids->root && fd == -1 && errno != ENOENT) {
+		diag_put(d, DIAG_ERROR, path, 0, "cannot be opened: %s", strerror(errno));
+	} else if (fd != -1 && !jail_fit(fd, &why)) {
+		diag_put(
+		    d, DIAG_ERROR, path, 0, "%s; expected an empty directory of root's: it jails smtp processes", why);
+	}
+	if (fd != -1) {
+		close(fd);
+	}
+}
+
 static int
 open_spool(const struct config *c, uid_t uid, struct spool *s, int *dirfd, struct diag *d)
 {

@@ -12,6 +12,9 @@
  */
 int house_open(struct house *h, const char *home, struct diag *d);
 
+/* Is the jail below c->home, if there is one already, fit for use? An error to `d`, else. `check`. */
+void house_check_jail(const struct config *c, const struct priv_ids *ids, struct diag *d);
+
 /* Read the control files again. 0: new sessions use them; -1: they are unusable, and the old ones stay. */
 int house_reload(struct house *h, struct diag *d);
 

@@ -46,6 +46,7 @@ struct job {
 	struct priv_ids ids;
 	unsigned split;
 	unsigned made, wrong;
+	struct diag *check; /* look only, and tell it here */
 };
 
 static int
@@ -95,6 +96,10 @@ right_type(const struct part *p, const struct stat *st)
 static void
 complain(struct job *j, const char *path, const char *text)
 {
+	if (j->check != NULL) {
+		diag_put(j->check, DIAG_ERROR, path, 0, "%s", text);
+		return;
+	}
 	print(STDOUT_FILENO, "%s: error: %s\n", path, text);
 	j->wrong++;
 }
@@ -109,8 +114,8 @@ one_path(struct job *j, const struct part *p, const char *path)
 
 	if (lstat(path, &st) == -1) {
 		/* Owner first: chown may clear mode bits. */
-		if (errno != ENOENT || make_part(p, path) == -1 || lchown(path, uid, j->ids.spool_gid) == -1 ||
-		    chmod(path, p->mode) == -1) {
+		if (j->check != NULL || errno != ENOENT || make_part(p, path) == -1 ||
+		    lchown(path, uid, j->ids.spool_gid) == -1 || chmod(path, p->mode) == -1) {
 			complain(j, path, strerror(errno));
 			return;
 		}
@@ -120,6 +125,9 @@ one_path(struct job *j, const struct part *p, const char *path)
 	if (!right_type(p, &st)) {
 		complain(j, path, "is of another kind or size than a queue has here");
 		return;
+	}
+	if (j->check != NULL && st.st_uid == uid) {
+		return; /* it works, whatever else is odd about it */
 	}
 	if (st.st_uid != uid || st.st_gid != j->ids.spool_gid || (st.st_mode & 07777) != p->mode) {
 		str_fmt(text, sizeof text, "expected owner %lu:%lu mode %04o, found %lu:%lu mode %04o",
@@ -156,6 +164,18 @@ existing_split(const char *queue)
 	return n;
 }
 
+void
+mkqueue_check(const char *queue, const struct priv_ids *ids, unsigned split, struct diag *d)
+{
+	char path[512];
+	struct job j = { .queue = path, .ids = *ids, .split = split, .check = d };
+
+	str_copy(path, sizeof path, queue);
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+		one_part(&j, &parts[i]);
+	}
+}
+
 static int
 mkqueue_usage(void)
 {
@@ -188,7 +208,7 @@ mkqueue_main(int argc, char **argv)
 	struct job j = { .queue = queue };
 	uint64_t split = 0;
 	struct options o;
-	int opt;
+	int opt, existed;
 
 	(void)argc;
 	options_begin(&o, argv);
@@ -214,6 +234,7 @@ mkqueue_main(int argc, char **argv)
 		return 100;
 	}
 	j.split = existing_split(queue);
+	existed = j.split != 0;
 	if (j.split != 0 && split != 0 && j.split != split) {
 		print(STDERR_FILENO, "mailstile: %s is split %u ways; a queue's split cannot be changed\n", queue,
 		    j.split);
@@ -224,12 +245,19 @@ mkqueue_main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
 		one_part(&j, &parts[i]);
+		if (i == 0 && j.wrong > 0) {
+			return 1; /* nothing below it can be right */
+		}
 	}
 	if (j.made > 0 && sync_tree(queue) == -1) {
 		complain(&j, queue, strerror(errno));
 	}
 	if (j.wrong == 0) {
-		print(STDOUT_FILENO, "%s: %s, split %u\n", queue, j.made > 0 ? "made" : "in order", j.split);
+		print(STDOUT_FILENO, "%s: %s, split %u\n", queue,
+		    j.made == 0   ? "in order"
+			: existed ? "completed"
+				  : "made",
+		    j.split);
 	}
 	return j.wrong == 0 ? 0 : 1;
 }

@@ -811,8 +811,18 @@ void
 pass_drop(struct relay *r)
 {
 	for (unsigned i = 0; i < r->remotes; i++) {
-		if (r->remote[i].sock != -1) {
-			hang_up(&r->remote[i]);
+		struct remote *t = &r->remote[i];
+
+		for (unsigned k = 0; t->pass != NULL && k < t->rcpts; k++) {
+			if (t->outcome[k].klass == 0) {
+				keep_text(&t->outcome[k],
+				    "Cut off, since delivery ends or starts over; it may arrive twice. (#4.3.0)\n");
+				t->outcome[k].klass = 'Z';
+				log_deliver(t->pass, &t->outcome[k], NULL, r->mono - t->since);
+			}
+		}
+		if (t->sock != -1) {
+			hang_up(t);
 		}
 	}
 	for (unsigned i = 0; i < r->passes; i++) {

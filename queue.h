@@ -96,5 +96,8 @@ int spool_sync_dir(const char *path);
 
 /* `mailstile mkqueue`: create a queue with the right owners and modes, or verify one. Returns the exit status. */
 int mkqueue_main(int argc, char **argv);
+/* Tell `d` what is missing in the queue at `queue`, or belongs to the wrong user: an error each. `check`. */
+struct priv_ids;
+void mkqueue_check(const char *queue, const struct priv_ids *ids, unsigned split, struct diag *d);
 
 #endif

@@ -312,6 +312,11 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 		if (!r.stopping && (term || r.lost)) {
 			r.stopping = 1;
 			r.stop_at = r.mono + STOP_SECONDS;
+			if (running(&r) > 0) {
+				log_msg(LOG_INFO, "queue",
+				    "ending, or starting over, when %u deliveries are done: %d seconds at most",
+				    running(&r), STOP_SECONDS);
+			}
 		}
 		if (r.stopping && (running(&r) == 0 || r.mono >= r.stop_at)) {
 			end(&r);

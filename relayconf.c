@@ -162,7 +162,7 @@ load_host(struct load *l, const char *name, char *dst, size_t size, const char *
 	if (dst[0] == '[' && dst[strcspn(dst, " \t<>@")] == '\0') {
 		return;
 	}
-	if (!ctl_hostname_ok(dst)) {
+	if (strcmp(dst, dflt) != 0 && !ctl_hostname_ok(dst)) {
 		enter(l, name);
 		bad(l, "expected a host name, or an address in brackets");
 	}
@@ -188,11 +188,13 @@ load_choice(struct load *l, const char *name, const char *first, const char *sec
 {
 	char line[32] = "";
 
-	if (ctl_line(l->home, name, line, sizeof line, l->d) == -1) {
+	switch (ctl_line(l->home, name, line, sizeof line, l->d)) {
+	case -1:
 		return -1;
-	}
-	if (line[0] == '\0') {
+	case 1:
 		return dflt;
+	default:
+		break;
 	}
 	if (strcmp(line, first) != 0 && strcmp(line, second) != 0) {
 		diag_put(l->d, DIAG_ERROR, enter(l, name), 1, "expected `%s` or `%s`", first, second);
@@ -366,7 +368,7 @@ take_route(struct load *l, char *line)
 		return bad(l, "expected DOMAIN:RELAY, .SUFFIX:RELAY or :RELAY");
 	}
 	if (l->r->routes == RELAY_ROUTES_MAX) {
-		return bad(l, "too many lines (RELAY_ROUTES_MAX)");
+		return bad(l, "more lines than this build has room for (RELAY_ROUTES_MAX)");
 	}
 	for (unsigned i = 0; i < l->r->routes; i++) {
 		if (strcmp(l->r->route[i].domain, key) == 0) {
@@ -433,7 +435,7 @@ take_auth(struct load *l, char *line)
 	}
 	*password++ = '\0';
 	if (r->auths == RELAY_AUTH_MAX) {
-		return bad(l, "too many lines (RELAY_AUTH_MAX)");
+		return bad(l, "more lines than this build has room for (RELAY_AUTH_MAX)");
 	}
 	if (str_copy(r->auth[r->auths].user, sizeof r->auth[0].user, line) == -1 ||
 	    str_copy(l->s->relay[r->auths], sizeof l->s->relay[0], password) == -1) {
@@ -450,8 +452,9 @@ take_auth(struct load *l, char *line)
 		if (h->auth != -1) {
 			return bad(l, "an earlier line is for the same relay");
 		}
-		if (parse_u64(line, strlen(line), 65535, &user) == 0 && user == h->port) {
-			return bad(l, "the user is the relay's port: expected the relay's name without it");
+		if (parse_u64(line, strlen(line), 65535, &user) == 0 &&
+		    (user == h->port || user == 25 || user == 465 || user == 587)) {
+			return bad(l, "the user is a port: expected the relay's name without one");
 		}
 		h->auth = (int)r->auths;
 	}
@@ -505,7 +508,7 @@ take_pin(struct load *l, const char *word)
 	unsigned digits = 0;
 
 	if (l->r->pins == RELAY_PINS_MAX) {
-		return bad(l, "too many pins (RELAY_PINS_MAX)");
+		return bad(l, "more pins than this build has room for (RELAY_PINS_MAX)");
 	}
 	for (; *word != '\0'; word++) {
 		int v = hex_digit(*word);
@@ -622,11 +625,15 @@ take_tls(struct load *l, char *line)
 	if (parse_policy(l, line, &t, &implicit) == -1) {
 		return -1;
 	}
+	relay_name(t.key, key, &a, &numeric);
+	if (t.tls == TLS_VERIFY && numeric) {
+		return bad(
+		    l, "an address cannot be verified: name the relay, here and in control/smtproutes, or pin its key");
+	}
 	if (t.tls == TLS_VERIFY && l->verify == NULL) {
 		l->verify = "smtptls";
 		l->verify_line = l->line;
 	}
-	relay_name(t.key, key, &a, &numeric);
 	if (t.key[0] != '\0' && next_hop(r, NULL, t.key) != NULL) {
 		while ((h = next_hop(r, h, t.key)) != NULL) {
 			if (take_relay_tls(l, h, &t, implicit) == -1) {
@@ -645,7 +652,7 @@ take_tls(struct load *l, char *line)
 		}
 	}
 	if (r->tls_n == RELAY_ROUTES_MAX) {
-		return bad(l, "too many lines (RELAY_ROUTES_MAX)");
+		return bad(l, "more lines than this build has room for (RELAY_ROUTES_MAX)");
 	}
 	r->tls[r->tls_n++] = t;
 	return 0;
@@ -663,7 +670,12 @@ settle_policies(struct load *l)
 			h->pin = dflt->pin;
 			h->pins = dflt->pins;
 		}
-		if (h->auth != -1 && h->tls < TLS_VERIFY) {
+		if (h->auth != -1 && h->tls < TLS_VERIFY && h->numeric) {
+			enter(l, "smtpauth");
+			l->line = l->auth_line[h->auth];
+			bad(l,
+			    "the relay is an address, which cannot be verified: name it, or pin its key in control/smtptls");
+		} else if (h->auth != -1 && h->tls < TLS_VERIFY) {
 			h->tls = TLS_VERIFY;
 			if (l->verify == NULL) {
 				l->verify = "smtpauth";

@@ -60,7 +60,7 @@ void
 secret_drop_relay(struct secrets *s)
 {
 	if (s->relay[0][0] != '\0') { /* else the page need not be one of its own */
-		explicit_bzero(&s->relay, sizeof s->relay);
+		explicit_bzero((char *)s + offsetof(struct secrets, relay), sizeof s->relay);
 	}
 }
 

@@ -275,7 +275,7 @@ explain "\$ mailstile serve        (in the foreground; its log goes to a file he
 server=$!
 server_ready() {
 	kill -0 "$server" 2> /dev/null || fail "mailstile has ended"
-	grep -q '^ev=start ' "$top/server.log"
+	grep -qs '^ev=start ' "$top/server.log"
 }
 try "mailstile" server_ready
 if grep -q '^ev=listen .* error=' "$top/server.log"; then
@@ -351,13 +351,14 @@ hop_ready() {
 	(: < "/dev/tcp/127.0.0.1/$hop_port") 2> /dev/null
 }
 try "aiosmtpd" hop_ready
+: > "$top/home/control/locals"
 echo ":localhost:$hop_port" > "$top/home/control/smtproutes"
 echo "localhost:verify" > "$top/home/control/smtptls"
 cp "$top/ca.pem" "$top/home/control/cacerts.pem"
 echo on > "$top/home/control/relay"
 explain "All mail goes there, and only if its certificate is right:"
 (cd "$top/home/control" && grep . relay smtproutes smtptls) | show
-explain "\$ mailstile check; kill -HUP \$(pidof mailstile)"
+explain "\$ mailstile check; kill -HUP (the process whose id is in the pid file)"
 "${as[@]}" "$top/mailstile" check -H "$top/home" 2>&1 | show || fail "check has found errors"
 kill -HUP "$server"
 arrived() {

@@ -50,6 +50,27 @@ def test_check_names_file_and_line(home, name, content, line, level):
     assert "0123456789abcdef" not in p.text
 
 
+@pytest.mark.parametrize("what,damage", [
+    ("queue/lock/sendmutex", "rm"), ("queue/lock/trigger", "rm"), ("queue/bounce", "rmdir"), ("queue/pid", "rmdir"),
+    pytest.param("queue/info", "chown root", marks=pytest.mark.root), pytest.param("queue/todo", "chown root", marks=pytest.mark.root),
+    pytest.param("empty", "mkdir -m 777", marks=pytest.mark.root),
+])
+def test_check_sees_what_stops_delivery(home, what, damage):
+    path = os.path.join(home.home, what)
+    tools.run(*damage.split(), path)
+    p = home.tool("check", check=False)
+    assert p.returncode == 1 and re.search(r"^%s(/\d+)?: error: " % re.escape(path), p.text, re.M), p.text
+
+
+def test_check_of_mail_that_nobody_delivers(home):
+    """The name of this host is local unless there is a file that says otherwise, and without qmail nobody takes local mail."""
+    home.set(relay="on\n")
+    assert "mail for mail.example.net stays in the queue" in home.tool("check").text
+    home.set(locals="")
+    p = home.tool("check")
+    assert "stays in the queue" not in p.text and "(all others): MX" in p.text
+
+
 def test_check_shows_all_faults_at_once(home):
     home.set(me="", listen="x\n", spool="y\n", databytes="z\n")
     p = home.tool("check", check=False)

@@ -114,6 +114,7 @@ class Machine:
         # "deliver": a queue that the guest delivers itself.
         self.hop = hop.Hop() if kind == "deliver" else None
         self.kind = "queue" if self.hop else kind
+        self.small = self.hop is not None  # it comes in faster than it goes out, and the disk is small
         guest.initramfs(self.initrd, self.kernel, binary or tools.BINARY, self.fs.kind, self.kind, self.hop and self.hop.port)
         self.judged = os.path.join(work, "judged.img")
         self.sent, self.tally, self.lives, self.judge = {}, Tally(), 0, None
@@ -147,7 +148,7 @@ class Machine:
         server, media = self.boot(image)
         self.lives += 1
         begin, flushes = time.monotonic_ns(), server.flushes()
-        work = load.Load(server.port, self.lives, sessions, pause, small, limit, self.hop.sent if self.hop else None)
+        work = load.Load(server.port, self.lives, sessions, pause, small or self.small, limit, self.hop.sent if self.hop else None)
         end = time.monotonic() + seconds
         while time.monotonic() < end and not work.over:
             time.sleep(0.02)

@@ -187,7 +187,7 @@ test_verify(void **state)
 		assert_int_equal(system(cmd), 0);
 		if (t[i].text == NULL) {
 			assert_int_equal(mkqueue("-H", in("home"), NULL, NULL), 0);
-			assert_has(content("out", NULL), ": made, split 3\n");
+			assert_has(content("out", NULL), ": completed, split 3\n");
 			assert_int_equal(mkqueue("-H", in("home"), NULL, NULL), 0);
 			assert_has(content("out", NULL), ": in order, split 3\n");
 			continue;
