@@ -57,6 +57,14 @@
 #define PID_FILE "/var/run/mailstile.pid"
 #endif
 
+/*
+ * CTL_SOCKET: where `mailstile status` and `mailstile queue` find the server; `-S` overrides at run time. `serve -H` without `-d` makes none unless
+ * -S names one: several of these may run on one machine. Default /var/run/mailstile.sock.
+ */
+#ifndef CTL_SOCKET
+#define CTL_SOCKET "/var/run/mailstile.sock"
+#endif
+
 /* ---- Users: a name from /etc/passwd or /etc/group, or a decimal number ---------------------------------------------- */
 
 /* USER_SMTP reads what strangers send; USER_SPOOL owns the queue and holds the secrets; USER_SEND and USER_REMOTE own
