@@ -17,6 +17,7 @@
 #include "str.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -43,9 +44,10 @@ static const enum priv_role roles[PARTS] = { PRIV_RELAY, PRIV_CLEAN, PRIV_REMOTE
 static struct {
 	pid_t pid[PARTS];
 	int wanted;
+	int ctl; /* to the scheduler, -1 = none */
 	int64_t began, start_at, kill_at, look_at;
 	int pause;
-} carry = { .wanted = 1, .kill_at = INT64_MAX };
+} carry = { .wanted = 1, .ctl = -1, .kill_at = INT64_MAX };
 
 int
 carry_running(void)
@@ -130,19 +132,24 @@ remotes(const struct house *h, int sock)
 }
 
 static _Noreturn void
-begin(const struct house *h, enum part part, const int clean[2], const int deliver[2])
+begin(const struct house *h, enum part part, const int clean[2], const int deliver[2], const int ctl[2])
 {
+	log_keep(NULL);
 	nursery_forget();
 	close(share_fd());
 	if (part == REMOTES) {
 		secret_keep_relay(h->config->secrets);
+	}
+	close(ctl[0]);
+	if (part != SCHEDULER) {
+		close(ctl[1]);
 	}
 	switch (part) {
 	case SCHEDULER:
 		close(clean[1]);
 		close(deliver[1]);
 		place(h, part);
-		relay_run(h, clean[0], deliver[0]);
+		relay_run(h, clean[0], deliver[0], ctl[1]);
 	case CLEANER:
 		close(clean[0]);
 		close(deliver[0]);
@@ -160,14 +167,14 @@ begin(const struct house *h, enum part part, const int clean[2], const int deliv
 /* ---- main ---- */
 
 static int
-start_parts(const struct house *h, const int clean[2], const int deliver[2])
+start_parts(const struct house *h, const int clean[2], const int deliver[2], const int ctl[2])
 {
 	for (int part = PARTS - 1; part >= 0; part--) {
 		secret_inherit(h->config->secrets, part == REMOTES);
 		share_inherit(h->share, 0);
 		carry.pid[part] = fork();
 		if (carry.pid[part] == 0) {
-			begin(h, (enum part)part, clean, deliver);
+			begin(h, (enum part)part, clean, deliver, ctl);
 		}
 		if (carry.pid[part] == -1) {
 			carry.pid[part] = 0;
@@ -180,28 +187,50 @@ start_parts(const struct house *h, const int clean[2], const int deliver[2])
 static void
 start(const struct house *h)
 {
-	int clean[2], deliver[2];
-	int rc;
+	int pair[PARTS][2]; /* to the cleaner, to the remotes, from main */
+	int rc = 0, n = 0;
 
-	if (msg_pair(clean) == -1) {
-		return;
-	}
-	if (msg_pair(deliver) == -1) {
-		close(clean[0]);
-		close(clean[1]);
-		return;
+	while (n < PARTS && rc == 0) {
+		rc = msg_pair(pair[n]);
+		n += rc == 0;
 	}
 	carry.began = mono_ms();
-	rc = start_parts(h, clean, deliver);
-	secret_inherit(h->config->secrets, 1);
-	share_inherit(h->share, 1);
+	if (rc == 0) {
+		rc = start_parts(h, pair[0], pair[1], pair[2]);
+		secret_inherit(h->config->secrets, 1);
+		share_inherit(h->share, 1);
+	}
 	if (rc == -1) {
 		log_msg(LOG_ERR, "limit", "cannot start the processes that deliver: %s", strerror(errno));
+	} else {
+		carry.ctl = pair[2][0];
+		(void)fcntl(carry.ctl, F_SETFL, O_NONBLOCK); /* we never wait for it */
+		pair[2][0] = -1;
 	}
-	for (int i = 0; i < 2; i++) {
-		close(clean[i]);
-		close(deliver[i]);
+	while (n-- > 0) {
+		if (pair[n][0] != -1) {
+			close(pair[n][0]);
+		}
+		close(pair[n][1]);
 	}
+}
+
+int
+carry_ctl(void)
+{
+	return carry.ctl;
+}
+
+unsigned
+carry_state(void)
+{
+	return carry.start_at == INT64_MAX ? 0 : carry.pid[SCHEDULER] != 0 ? 1 : 2;
+}
+
+int
+carry_hand(const struct ctl_ask *ask, int conn)
+{
+	return carry.ctl != -1 && carry.pid[SCHEDULER] != 0 ? msg_send(carry.ctl, ask, sizeof *ask, conn) : -1;
 }
 
 static void
@@ -292,6 +321,10 @@ carry_died(pid_t pid, int status)
 			continue;
 		}
 		carry.pid[part] = 0;
+		if (part == SCHEDULER && carry.ctl != -1) {
+			close(carry.ctl);
+			carry.ctl = -1;
+		}
 		if (mono_ms() - carry.began > WELL_MS) {
 			carry.pause = 0;
 			carry.start_at = 0;

@@ -6,6 +6,7 @@
 #ifndef MAILSTILE_CARRY_H
 #define MAILSTILE_CARRY_H
 
+#include "ctl.h"
 #include "warden.h"
 
 #include <stdint.h>
@@ -27,6 +28,12 @@ void carry_stop(void);
 int carry_running(void);
 /* End what still runs. */
 void carry_kill(void);
+/* Hand a tool's connection over to the scheduler, with what it asked. 0, or -1: there is none that could take it. */
+int carry_hand(const struct ctl_ask *ask, int conn);
+/* The descriptor that is for; -1 = none. */
+int carry_ctl(void);
+/* As ctl_status.delivers. */
+unsigned carry_state(void);
 
 #else
 
@@ -38,6 +45,9 @@ static inline int carry_died(pid_t pid, int status) { (void)pid; (void)status; r
 static inline void carry_stop(void) {}
 static inline int carry_running(void) { return 0; }
 static inline void carry_kill(void) {}
+static inline int carry_hand(const struct ctl_ask *ask, int conn) { (void)ask; (void)conn; return -1; }
+static inline int carry_ctl(void) { return -1; }
+static inline unsigned carry_state(void) { return 0; }
 /* clang-format on */
 
 #endif

@@ -14,6 +14,7 @@
 
 #include "config.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define CTL_MAGIC 0x6d737401 /* another layout, another number */
@@ -35,7 +36,7 @@ enum ctl_type {
 
 /* ctl_answer.rc, and the first member of every answer: 0 is yes. */
 enum ctl_rc {
-	CTL_OK,
+	CTL_DONE,
 	CTL_NOBODY, /* nobody here delivers: control/relay says off, or another program does */
 	CTL_NONE,   /* there is no such message, or destination */
 	CTL_BUSY,   /* a delivery of it runs */
@@ -144,16 +145,27 @@ struct ctl_status {
 };
 
 struct ctl_line {
-	int64_t at; /* real-time clock */
-	char text[240]; /* printable */
+	int64_t age; /* seconds */
+	char text[240];
 };
 
 #define CTL_LINES_MAX 8
 
 /* ---- main ---- */
 
-/* Make the socket. -1, logged: there is none, which is no reason not to serve. `path` "": none is wanted. */
+struct house;
+struct listeners;
+struct pollfd;
+
+/* Make the socket. -1, logged: there is none, which is no reason not to serve. */
 int ctl_open(const char *path);
+void ctl_close(void);
+/* What main must wait for: up to CTL_POLLS of p, of which it returns the number; and until when, mono_ms(). */
+#define CTL_POLLS 2
+unsigned ctl_polls(struct pollfd *p);
+int64_t ctl_due(void);
+/* Do what has come: p[0..n) is what ctl_polls() said. Never waits. */
+void ctl_serve(const struct pollfd *p, unsigned n, const struct house *h, const struct listeners *ls);
 
 /* ---- tools ---- */
 

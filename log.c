@@ -6,6 +6,7 @@
  */
 #include "log.h"
 
+#include "share.h"
 #include "str.h"
 
 #include <errno.h>
@@ -24,6 +25,7 @@ static struct {
 	int fd;
 	int broken;
 	int echo;
+	struct share *keep;
 	struct stat seen; /* /dev/log as it was when we connected */
 } logger = { .target = LOG_TO_STDERR, .fd = STDERR_FILENO };
 
@@ -69,6 +71,12 @@ log_echo(int on)
 	logger.echo = on;
 }
 
+void
+log_keep(struct share *s)
+{
+	logger.keep = s;
+}
+
 int
 log_reopen(void)
 {
@@ -104,6 +112,7 @@ log_close(void)
 {
 	logger.target = LOG_TO_STDERR;
 	logger.fd = -1;
+	logger.keep = NULL;
 }
 
 static void
@@ -220,6 +229,9 @@ log_end(struct log_line *l)
 {
 	int fd = logger.target == LOG_TO_STDERR ? logger.fd : logger.echo ? STDERR_FILENO : -1;
 
+	if (logger.keep != NULL && l->prio <= LOG_WARNING) {
+		share_keep_line(logger.keep, l->mem, l->len);
+	}
 	if (logger.target == LOG_TO_SYSLOG) {
 		send_syslog(l);
 	}

@@ -16,6 +16,9 @@ enum log_target { LOG_TO_STDERR, LOG_TO_SYSLOG };
 int log_open(enum log_target target);
 /* 1: show lines on stderr, too, while syslog is their target. */
 void log_echo(int on);
+struct share;
+/* Lines of LOG_WARNING and above are kept there, too, for `status`; NULL: no more, in processes that do not have it. */
+void log_keep(struct share *s);
 /* Connect to /dev/log again when the last write failed (syslogd was restarted). Cheap when all is well. main only. 1: it did. */
 int log_reopen(void);
 /* Stop logging for good: the smtp process, whose descriptors are about to mean something else. */

@@ -3,6 +3,7 @@
 /* The applets: by the first word, or by the name the program was called with. Nearly empty, so that tests can link all the rest. */
 #include "cert.h"
 #include "config.h"
+#include "ctl.h"
 #include "queue.h"
 #include "server.h"
 #include "str.h"
@@ -29,6 +30,7 @@ static const struct applet {
 	{ "check", check_main },
 	{ "keygen", keygen_main },
 	{ "mkqueue", mkqueue_main },
+	{ "status", status_main },
 	{ "version", version_main },
 };
 
@@ -67,6 +69,6 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | version [options]; see mailstile(8)\n");
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | status | version [options]; see mailstile(8)\n");
 	return 100;
 }

@@ -144,6 +144,7 @@ start(struct house *h, enum priv_role role)
 		if (role == PRIV_WARDEN) {
 			wardens(h, sv[1]);
 		}
+		log_keep(NULL);
 		smtps(h, sv[1]);
 	}
 	secret_inherit(h->config->secrets, 1);

@@ -330,8 +330,9 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 
 #if RELAY
 _Noreturn void
-relay_run(const struct house *h, int clean, int remotes)
+relay_run(const struct house *h, int clean, int remotes, int ctl)
 {
+	(void)ctl;
 	prctl(PR_SET_NAME, "stile-relay", 0, 0, 0);
 	relay_loop(&h->config->relay, h->spool.split, h->spool.journal, h->ids.spool_uid, clean, remotes);
 }

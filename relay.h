@@ -13,10 +13,10 @@
 
 #include "warden.h"
 
-/* The scheduler, in its place and with the queue as its current (root) directory. `clean`, `remotes`: sockets. Never returns;
+/* The scheduler, in its place and with the queue as its current (root) directory. `clean`, `remotes`, `ctl` (ctl.h): sockets. Never returns;
  * exit status 0 after SIGTERM, RELAY_BUSY when another one holds lock/sendmutex, 111 else. */
 #define RELAY_BUSY 100
-_Noreturn void relay_run(const struct house *h, int clean, int remotes);
+_Noreturn void relay_run(const struct house *h, int clean, int remotes, int ctl);
 
 /* The cleaner: answers on `sock` until end of file. */
 _Noreturn void clean_run(const struct house *h, int sock);

@@ -9,6 +9,7 @@
 #include "server.h"
 
 #include "carry.h"
+#include "ctl.h"
 #include "house.h"
 #include "listen.h"
 #include "log.h"
@@ -40,6 +41,7 @@ static struct server {
 	struct listeners listeners;
 	const char *home;
 	const char *pidfile;
+	const char *ctl; /* where the control socket is, NULL = nowhere */
 	int argc;
 	char **argv;
 	pid_t resolver;
@@ -94,6 +96,8 @@ static void
 collect_closes(void)
 {
 	struct house *h = &server.house;
+	struct pollfd p[CTL_POLLS];
+	unsigned n = ctl_polls(p);
 
 	h->closes = 0;
 	for (unsigned i = 0; i < server.listeners.n; i++) {
@@ -101,6 +105,12 @@ collect_closes(void)
 	}
 	if (server.resolver != 0) {
 		h->close[h->closes++] = server.resolved;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		h->close[h->closes++] = p[i].fd;
+	}
+	if (carry_ctl() != -1) {
+		h->close[h->closes++] = carry_ctl();
 	}
 }
 
@@ -150,6 +160,7 @@ start_resolver(void)
 		return;
 	}
 	server.resolve_at = mono_ms() + TICK_MS;
+	collect_closes();
 	if (pipe2(p, O_CLOEXEC) == -1) {
 		return;
 	}
@@ -161,10 +172,13 @@ start_resolver(void)
 		sigset_t none;
 		int rc_all;
 
+		log_keep(NULL);
 		sigemptyset(&none);
 		signal(SIGTERM, SIG_DFL);
 		sigprocmask(SIG_SETMASK, &none, NULL);
-		listen_close(&server.listeners);
+		for (unsigned i = 0; i < server.house.closes; i++) {
+			close(server.house.close[i]);
+		}
 		nursery_forget();
 		close(share_fd());
 		priv_drop(&server.house.ids, PRIV_RESOLVER, -1);
@@ -239,6 +253,7 @@ log_refused(const struct addr *client, const char *why)
 	char text[ADDR_TEXT_MAX];
 	int64_t second = mono_ms() / 1000;
 
+	share_count(server.house.share, COUNT_REFUSED, 1);
 	if (second != server.log_second) {
 		if (server.log_lost > 0) {
 			log_msg(LOG_NOTICE, "limit", "%u more connections were refused", server.log_lost);
@@ -277,6 +292,7 @@ start_session(struct session *se, int fd)
 	int rc;
 
 	session_name(se);
+	share_count(server.house.share, COUNT_SESSIONS, 1);
 	s = slots_begin(se->slot, &se->client, se->sid);
 	rc = nursery_bear(&server.house, se, fd, &warden, &smtp);
 	if (rc == -1 && smtp == 0 && !nursery_ready()) {
@@ -344,7 +360,7 @@ static void
 reap_children(void)
 {
 	pid_t pid;
-	int status;
+	int status, crash;
 
 	got_child = 0;
 	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
@@ -357,11 +373,9 @@ reap_children(void)
 			server.crashed = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? 1 : server.crashed;
 			continue;
 		}
-		if (carry_died(pid, status)) {
-			server.crashed |= slots_by_crash(status);
-			continue;
-		}
-		server.crashed |= slots_reaped(pid, status);
+		crash = carry_died(pid, status) ? slots_by_crash(status) : slots_reaped(pid, status);
+		share_count(server.house.share, COUNT_CRASHES, crash != 0);
+		server.crashed |= crash;
 	}
 	server.lingering = slots_lingering();
 }
@@ -374,6 +388,15 @@ open_listeners(void)
 {
 	server.unheard = listen_apply(&server.listeners, server.house.config);
 	server.listen_at = server.unheard == 0 ? INT64_MAX : mono_ms() + LISTEN_RETRY_SECONDS * INT64_C(1000);
+	collect_closes();
+}
+
+static void
+open_control(void)
+{
+	if (server.ctl != NULL) {
+		(void)ctl_open(server.ctl);
+	}
 	collect_closes();
 }
 
@@ -472,12 +495,14 @@ reexec(void)
 		argv[i + 1] = server.argv[i];
 	}
 	nursery_stop();
+	ctl_close();
 	carry_stop(); /* it finishes what it is at; the new image's waits for that */
 	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
 	execve("/proc/self/exe", argv, env);
 	/* Still here: go on as we are. */
 	log_msg(LOG_ERR, "reexec", "execve: %s", strerror(errno));
 	set_signals();
+	open_control();
 	carry_renew();
 	fcntl(share_fd(), F_SETFD, FD_CLOEXEC);
 	for (unsigned i = 0; i < server.listeners.n; i++) {
@@ -532,6 +557,9 @@ wait_for_event(struct pollfd *p, unsigned n)
 	if (carry_due() < until) {
 		until = carry_due();
 	}
+	if (ctl_due() < until) {
+		until = ctl_due();
+	}
 	if (server.pause_until > now) {
 		until = server.pause_until;
 		n = 0;
@@ -544,7 +572,7 @@ wait_for_event(struct pollfd *p, unsigned n)
 	}
 	ts.tv_sec = (time_t)((until - now) / 1000);
 	ts.tv_nsec = (long)((until - now) % 1000) * 1000000;
-	for (unsigned i = 0; i < LISTEN_SOCKETS_MAX; i++) {
+	for (unsigned i = 0; i < LISTEN_SOCKETS_MAX + CTL_POLLS; i++) {
 		p[i].revents = 0;
 	}
 	rc = ppoll(p, n, until == INT64_MAX ? NULL : &ts, &none);
@@ -565,12 +593,14 @@ serve_loop(void)
 {
 	got_child = 1; /* after a re-execution somebody may have died meanwhile */
 	while (!got_term) {
-		struct pollfd p[LISTEN_SOCKETS_MAX];
+		struct pollfd p[LISTEN_SOCKETS_MAX + CTL_POLLS];
+		unsigned tools;
 
 		for (unsigned i = 0; i < server.listeners.n; i++) {
 			p[i] = (struct pollfd){ .fd = server.listeners.l[i].fd, .events = POLLIN };
 		}
-		wait_for_event(p, server.listeners.n);
+		tools = ctl_polls(p + server.listeners.n);
+		wait_for_event(p, server.listeners.n + tools);
 		if (log_reopen()) {
 			renew_nurseries();
 			carry_renew();
@@ -590,6 +620,8 @@ serve_loop(void)
 				accept_one(&server.listeners.l[i]);
 			}
 		}
+		ctl_serve(p + server.listeners.n, tools, &server.house, &server.listeners);
+		collect_closes();
 		carry_tend(&server.house);
 		if (server.resolve_at <= mono_ms()) {
 			start_resolver();
@@ -614,6 +646,7 @@ drain(void)
 	unsigned left;
 
 	listen_close(&server.listeners);
+	ctl_close();
 	nursery_stop();
 	carry_stop();
 	slots_drain();
@@ -674,7 +707,7 @@ detach(void)
 static int
 serve_usage(void)
 {
-	print(STDERR_FILENO, "usage: mailstile serve [-ds] [-H home] [-p pidfile]\n");
+	print(STDERR_FILENO, "usage: mailstile serve [-ds] [-H home] [-p pidfile] [-S socket]\n");
 	return 100;
 }
 
@@ -685,7 +718,7 @@ serve_options(char **argv, int *detached, enum log_target *target)
 	int opt;
 
 	options_begin(&o, argv);
-	while ((opt = options_next(&o, "dsH:p:")) != 0) {
+	while ((opt = options_next(&o, "dsH:p:S:")) != 0) {
 		switch (opt) {
 		case 'd':
 			*detached = 1;
@@ -700,9 +733,15 @@ serve_options(char **argv, int *detached, enum log_target *target)
 		case 'p':
 			server.pidfile = o.value;
 			break;
+		case 'S':
+			server.ctl = o.value;
+			break;
 		default:
 			return -1;
 		}
+	}
+	if (server.ctl == NULL && (*detached || server.home == NULL)) {
+		server.ctl = CTL_SOCKET;
 	}
 	return *o.word == NULL ? 0 : -1;
 }
@@ -736,6 +775,7 @@ set_up(int share)
 		return 111;
 	}
 	slots_use(server.house.share);
+	log_keep(server.house.share);
 	new_radius_generation();
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && SECCOMP) {
 		log_msg(
@@ -787,6 +827,7 @@ serve_main(int argc, char **argv)
 	}
 	log_echo(0);
 	stdio_to_null(detached);
+	open_control();
 	if (renew_nurseries() == -1) {
 		return 111;
 	}

@@ -60,6 +60,7 @@ share_open(int fd)
 	if (fresh) {
 		s->magic = SHARE_MAGIC;
 		s->size = sizeof *s;
+		s->started = mono_ms();
 	} else if (s->magic != SHARE_MAGIC || s->size != sizeof *s) {
 		munmap(s, sizeof *s);
 		errno = EINVAL;
@@ -80,6 +81,23 @@ int
 share_inherit(struct share *s, int fork_it)
 {
 	return madvise(s, sizeof *s, fork_it ? MADV_DOFORK : MADV_DONTFORK);
+}
+
+void
+share_count(struct share *s, enum ctl_count what, uint32_t n)
+{
+	atomic_fetch_add_explicit(&s->count[what], n, memory_order_relaxed);
+}
+
+void
+share_keep_line(struct share *s, const char *text, size_t len)
+{
+	struct share_line *l = &s->line[atomic_fetch_add(&s->lines, 1) % CTL_LINES_MAX];
+
+	len = len < sizeof l->text - 1 ? len : sizeof l->text - 1;
+	l->at = mono_ms();
+	memcpy(l->text, text, len);
+	l->text[len] = '\0';
 }
 
 static void

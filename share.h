@@ -8,6 +8,7 @@
 
 #include "addr.h"
 #include "config.h"
+#include "ctl.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -43,9 +44,18 @@ struct share_tls {
 	uint8_t master[48];
 };
 
+struct share_line {
+	int64_t at;
+	char text[sizeof ((struct ctl_line *)0)->text]; /* cut, NUL-terminated unless a warden was at odds with us */
+};
+
 struct share {
 	uint32_t magic;
 	uint32_t size;
+	int64_t started;
+	_Atomic uint32_t count[COUNTS];
+	_Atomic uint32_t lines; /* ever written */
+	struct share_line line[CTL_LINES_MAX];
 	struct share_slot slot[SESSIONS_MAX];
 	struct share_penalty penalty[PENALTIES_MAX];
 	uint64_t radius_hash;         /* of radius.conf without its secrets: the same one goes on */
@@ -64,6 +74,9 @@ struct share *share_open(int fd);
 int share_fd(void);
 /* 0: children forked from now on do not get it; 1: they do. */
 int share_inherit(struct share *s, int fork_it);
+/* Count an event. Forget none of the last lines that an operator should see: log_keep(). */
+void share_count(struct share *s, enum ctl_count what, uint32_t n);
+void share_keep_line(struct share *s, const char *text, size_t len);
 void share_lock(enum share_part part);
 void share_unlock(enum share_part part);
 

@@ -97,6 +97,12 @@ answer(struct warden *w, const void *m, size_t len, int fd)
 	return 0;
 }
 
+static void
+count(const struct warden *w, enum ctl_count what, uint32_t n)
+{
+	share_count(w->house->share, what, n);
+}
+
 static int
 on_sign(struct warden *w, union msg_any *m)
 {
@@ -140,6 +146,7 @@ on_tlsup(struct warden *w, union msg_any *m)
 {
 	struct log_line l;
 
+	count(w, COUNT_TLS, !w->tls);
 	w->tls = 1;
 	w->tls_version = m->tlsup.version;
 	w->tls_suite = m->tlsup.suite;
@@ -246,6 +253,7 @@ on_auth(struct warden *w, union msg_any *any)
 	case RADIUS_ACCEPT:
 		v = V_OK;
 		log_auth(w, m, &a, "accept");
+		count(w, COUNT_LOGINS, 1);
 		memcpy(w->user, m->user, m->user_len);
 		w->user[m->user_len] = '\0';
 		w->loggedin = 1;
@@ -256,12 +264,14 @@ on_auth(struct warden *w, union msg_any *any)
 		v = V_AUTH_REFUSED;
 		w->auth_fails++;
 		log_auth(w, m, &a, "reject");
+		count(w, COUNT_LOGIN_FAILS, 1);
 		delay_refusal(w);
 		break;
 	default:
 		v = V_AUTH_LATER;
 		a.why = radius_trouble_text(a.trouble);
 		log_auth(w, m, &a, "later");
+		count(w, COUNT_LOGIN_LATER, 1);
 		break;
 	}
 	return answer_verdict(w, MSG_AUTH, v, -1);
@@ -577,8 +587,12 @@ on_commit(struct warden *w, union msg_any *any)
 		w->messages++;
 		w->recipients += w->env.rcpts;
 		w->octets += any->commit.octets;
+		count(w, COUNT_MESSAGES, 1);
+		count(w, COUNT_RCPTS, w->env.rcpts);
+		count(w, COUNT_KIB, (uint32_t)((any->commit.octets + 1023) / 1024));
 		log_accept(w, any->commit.octets);
 	} else {
+		count(w, COUNT_REJECTED, 1);
 		log_refusal(w, "commit", v, NULL);
 	}
 	reset(w);

@@ -106,6 +106,7 @@ class Server:
         self.control = os.path.join(self.home, "control")
         self.queue = os.path.join(self.home, "queue")
         self.logfile = os.path.join(self.top, "log")
+        self.ctl = os.path.join(self.top, "ctl")
         self.events, self.read_to, self.reading = [], 0, threading.Lock()  # of the log
         self.process, self.pid = None, None
         self.crash_expected = False
@@ -161,7 +162,7 @@ class Server:
 
     def start(self, wait=True):
         with open(self.logfile, "ab") as log:
-            self.process = subprocess.Popen(self.argv("serve", "-H", self.home), stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(self.argv("serve", "-H", self.home, "-S", self.ctl), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment(), cwd="/", start_new_session=True)
         self.pid = self.process.pid
         live.append(self)
