@@ -408,6 +408,11 @@ _Static_assert(DELIVER_RCPTS_MAX >= 1 && DELIVER_RCPTS_MAX <= 100, "DELIVER_RCPT
 #endif
 _Static_assert(DELIVER_MESSAGES_MAX >= 1 && DELIVER_MESSAGES_MAX <= 1000, "DELIVER_MESSAGES_MAX: 1..1000");
 
+/* REMOTE_CHUNKING: send by BDAT (RFC 3030) to peers that offer it. Default 1. */
+#ifndef REMOTE_CHUNKING
+#define REMOTE_CHUNKING 1
+#endif
+
 /* DELIVER_REACH_SECONDS: from the beginning of a delivery until a next hop is ready to take a message: looking up, connecting, greeting, TLS
  * and login, all addresses that are tried together. Default 600, range 30-1800. */
 #ifndef DELIVER_REACH_SECONDS

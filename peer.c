@@ -61,6 +61,9 @@ ehlo_line(struct peer_ehlo *e, const char *s, size_t len)
 		{ "8BITMIME", PEER_8BITMIME },
 		{ "SMTPUTF8", PEER_SMTPUTF8 },
 		{ "STARTTLS", PEER_STARTTLS },
+#if REMOTE_CHUNKING
+		{ "CHUNKING", PEER_CHUNKING },
+#endif
 	};
 
 	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
@@ -226,7 +229,7 @@ peer_body(struct peer_body *b, const uint8_t *p, size_t len, uint8_t *to)
 			midline = 0;
 			continue;
 		}
-		if (c == '.' && !midline) {
+		if (c == '.' && !midline && !b->bdat) {
 			*q++ = '.';
 		}
 		*q++ = c;
@@ -241,10 +244,10 @@ peer_body(struct peer_body *b, const uint8_t *p, size_t len, uint8_t *to)
 size_t
 peer_body_end(const struct peer_body *b, uint8_t *to)
 {
-	size_t skip = b->midline ? 0 : 2;
+	size_t skip = b->midline ? 0 : 2, len = (b->bdat ? 2 : 5) - skip;
 
-	memcpy(to, &"\r\n.\r\n"[skip], 5 - skip);
-	return 5 - skip;
+	memcpy(to, &"\r\n.\r\n"[skip], len);
+	return len;
 }
 
 void

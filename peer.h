@@ -23,6 +23,7 @@
 #define PEER_STARTTLS 16U
 #define PEER_AUTH_PLAIN 32U
 #define PEER_AUTH_LOGIN 64U
+#define PEER_CHUNKING 128U
 
 struct peer_ehlo {
 	unsigned keywords;
@@ -60,14 +61,15 @@ int peer_path(struct buf *b, const char *addr);
 /* 1 when a string has octets beyond ASCII. */
 int peer_is_8bit(const char *s);
 
-/* The message on its way: LF becomes CRLF, and so do CRLF and a bare CR; dots are stuffed. */
+/* The message on its way: LF becomes CRLF, and so do CRLF and a bare CR; dots are stuffed, unless it goes by BDAT. */
 struct peer_body {
 	int midline; /* the last octet did not end a line */
 	int cr;      /* it was a CR */
+	int bdat;
 };
 /* Encode p[0..len) to `to`, which has room for twice as much. Returns the length. */
 size_t peer_body(struct peer_body *b, const uint8_t *p, size_t len, uint8_t *to);
-/* The end: a line end where there is none, and the final dot. `to` has room for 5. */
+/* The end: a line end where there is none, and the final dot, unless by BDAT. `to` has room for 5. */
 size_t peer_body_end(const struct peer_body *b, uint8_t *to);
 
 /* Append base64. */

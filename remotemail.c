@@ -5,8 +5,8 @@
  * (RFC 2920) the envelope is one write and one wait. Without a clear answer there is never an assumption: the message is sent again rather
  * than lost, and where it may have arrived already the report says so.
  *
- * CHUNKING is left out on purpose: BDAT would save the wait for 354, one of two round trips, but no work, and the message would go out
- * before the recipients' answers are known.
+ * To a peer with CHUNKING (RFC 3030) the message goes by BDAT, but only when somebody is to have it: BDAT in one write with the envelope would
+ * save a round trip, but then the loss of an old connection could no longer be told from that of a message.
  */
 #include "remoteint.h"
 
@@ -16,12 +16,31 @@
 
 #if RELAY
 
-#define BLOCK 8192
+#ifndef REMOTE_BLOCK
+#define REMOTE_BLOCK 8192 /* fuzzers have a smaller one */
+#endif
+#define HEAD 32             /* "BDAT 16386 LAST" */
+#define AHEAD 32U           /* chunks whose replies are not waited for: half a megabyte is on the way at most */
 #define ENVELOPE_MS 3600000 /* at most, for all commands; see send_message() for the message */
 
-static uint8_t block[BLOCK], wire[2 * BLOCK + 8];
+static uint8_t block[REMOTE_BLOCK], wire[HEAD + 2 * REMOTE_BLOCK + 8];
 
-/* ---- the message ---- */
+#define CHUNKED(t) (REMOTE_CHUNKING && (t)->chunking)
+
+struct transaction {
+	int pipelining;
+	int chunking;
+	int first; /* nothing has been said about this message yet: it may be tried elsewhere */
+	int mail;  /* class of the reply to MAIL */
+	unsigned accepted;
+	unsigned chunks; /* whose replies have not come yet */
+	int refused;     /* one of them was not taken */
+	int last;        /* the peer has all of the message */
+	int unreadable;  /* here */
+	int unsent;      /* the connection has broken while sending */
+};
+
+/* ---- reading it ---- */
 
 /* Read the message's octets at `at`. Returns how many, 0 when it cannot be read or has become shorter. */
 static size_t
@@ -30,7 +49,8 @@ read_block(struct remote *s, uint64_t at)
 	ssize_t n;
 
 	do {
-		n = pread(s->file, block, s->job.size - at < BLOCK ? (size_t)(s->job.size - at) : BLOCK, (off_t)at);
+		n = pread(s->file, block, s->job.size - at < REMOTE_BLOCK ? (size_t)(s->job.size - at) : REMOTE_BLOCK,
+		    (off_t)at);
 	} while (n == -1 && errno == EINTR);
 	return n > 0 ? (size_t)n : 0;
 }
@@ -59,36 +79,6 @@ count(struct remote *s)
 	s->crlf_size = s->job.size + lines + (last == '\n' ? 0 : 2);
 	s->counted = 1;
 	return 0;
-}
-
-/* Send the message and its final dot. NULL, or the trouble; *unreadable when it is ours. */
-static const char *
-send_message(struct remote *s, int *unreadable)
-{
-	struct peer_body body = { 0, 0 };
-	uint64_t at = 0;
-
-	/* A peer that takes octet by octet holds up others behind it: an hour, and more when there is much to take. */
-	s->conn.deadline = mono_ms() + 3600000 + (int64_t)(s->job.size < (UINT64_C(1) << 40) ? s->job.size * 4 : 0);
-	do {
-		size_t n = at < s->job.size ? read_block(s, at) : 0, len;
-		enum conn_status st;
-
-		if (n == 0 && at < s->job.size) {
-			*unreadable = 1;
-			return "the message cannot be read";
-		}
-		at += n;
-		len = peer_body(&body, block, n, wire);
-		if (at == s->job.size) {
-			len += peer_body_end(&body, wire + len);
-		}
-		st = conn_send(&s->conn, wire, len, remote_ms(s, REMOTE_WAIT_BLOCK));
-		if (st != CONN_OK) {
-			return remote_trouble(s, st);
-		}
-	} while (at < s->job.size);
-	return NULL;
 }
 
 /* ---- the envelope ---- */
@@ -162,13 +152,6 @@ refuse_ours(struct remote *s)
 
 /* ---- answers ---- */
 
-struct transaction {
-	int pipelining;
-	int first; /* nothing has been said about this message yet: it may be tried elsewhere */
-	int mail;  /* class of the reply to MAIL */
-	unsigned accepted;
-};
-
 /* The peer has gone, or does not speak SMTP. Returns what remote_mail() is to. */
 static int
 lost(struct remote *s, const struct transaction *t, const char *trouble, int after_dot)
@@ -240,11 +223,12 @@ rcpt_answer(struct remote *s, struct transaction *t, unsigned i)
 	return trouble;
 }
 
-/* The envelope up to the reply to DATA: NULL and its class in *data ('X': DATA was not said), or the trouble. */
+/* The envelope up to the reply to DATA: NULL and its class in *data ('X': DATA was not said; 'K', too, when BDAT may be), or the trouble. */
 static const char *
 envelope(struct remote *s, struct transaction *t, int *data)
 {
 	unsigned asked[DELIVER_RCPTS_MAX], n = 0;
+	int later = !t->pipelining || CHUNKED(t); /* DATA waits for the replies to RCPT */
 	const char *trouble;
 
 	for (unsigned i = 0; i < s->job.rcpts; i++) {
@@ -259,7 +243,7 @@ envelope(struct remote *s, struct transaction *t, int *data)
 	for (unsigned i = 0; t->pipelining && i < n; i++) {
 		say_rcpt(s, asked[i]);
 	}
-	if (t->pipelining) {
+	if (!later) {
 		SAY(s, "DATA");
 	}
 	trouble = mail_answer(s, t);
@@ -270,45 +254,128 @@ envelope(struct remote *s, struct transaction *t, int *data)
 		trouble = rcpt_answer(s, t, asked[i]);
 	}
 	*data = 'X';
-	if (trouble != NULL || (!t->pipelining && t->accepted == 0)) {
+	if (trouble != NULL || (later && t->accepted == 0)) {
 		return trouble;
 	}
-	if (!t->pipelining) {
+	if (CHUNKED(t)) {
+		*data = 'K';
+		return NULL;
+	}
+	if (later) {
 		SAY(s, "DATA");
 	}
 	*data = answer(s, '3', REMOTE_WAIT_DATA, &trouble);
 	return trouble;
 }
 
-/* The reply to the message. */
+/* ---- the message ---- */
+
+/* Read the replies to chunks, but for `keep` of them. What is not taken is reported at once, and then nothing more is sent. NULL, or the trouble. */
+static const char *
+chunk_answers(struct remote *s, struct transaction *t, unsigned keep)
+{
+	const char *trouble = NULL;
+
+	while (trouble == NULL && t->chunks > (t->refused ? 0 : keep)) {
+		int klass = answer(s, '2', REMOTE_WAIT_END, &trouble);
+
+		t->chunks--;
+		if (klass == 'Z' || klass == 'D') {
+			t->refused = 1;
+			t->first = 0;
+			remote_report_all(
+			    s, RCPT_ACCEPTED, klass, s->reply.code, "does not take the message.", s->reply.text);
+		}
+	}
+	return trouble;
+}
+
+/* Send wire[HEAD..][0..len), the message's `last` octets or others. NULL, or the trouble. */
+static const char *
+send_block(struct remote *s, struct transaction *t, size_t len, int last)
+{
+	char mem[HEAD];
+	struct buf b;
+	enum conn_status st;
+
+	buf_init(&b, mem, sizeof mem);
+	if (CHUNKED(t)) {
+		buf_str(&b, "BDAT ");
+		buf_u64(&b, len);
+		buf_str(&b, last ? " LAST\r\n" : "\r\n");
+		memcpy(wire + HEAD - b.len, mem, b.len);
+		t->chunks++;
+	}
+	st = conn_send(&s->conn, wire + HEAD - b.len, b.len + len, remote_ms(s, REMOTE_WAIT_BLOCK));
+	t->unsent = st != CONN_OK;
+	t->last = last && !t->unsent;
+	return t->unsent          ? remote_trouble(s, st)
+	    : CHUNKED(t) && !last ? chunk_answers(s, t, t->pipelining ? AHEAD : 0)
+				  : NULL;
+}
+
+/* Send the message and its end. NULL, or the trouble. */
+static const char *
+send_message(struct remote *s, struct transaction *t)
+{
+	struct peer_body body = { .bdat = CHUNKED(t) };
+	const char *trouble;
+	uint64_t at = 0;
+
+	/* A peer that takes octet by octet holds up others behind it: an hour, and more when there is much to take. */
+	s->conn.deadline = mono_ms() + 3600000 + (int64_t)(s->job.size < (UINT64_C(1) << 40) ? s->job.size * 4 : 0);
+	do {
+		size_t n = at < s->job.size ? read_block(s, at) : 0, len;
+
+		if (n == 0 && at < s->job.size) {
+			t->unreadable = 1;
+			return NULL;
+		}
+		at += n;
+		len = peer_body(&body, block, n, wire + HEAD);
+		if (at == s->job.size) {
+			len += peer_body_end(&body, wire + HEAD + len);
+		}
+		trouble = send_block(s, t, len, at == s->job.size);
+	} while (trouble == NULL && !t->refused && at < s->job.size);
+	return trouble;
+}
+
+/* The message, and the reply to it. */
 static int
 finish(struct remote *s, struct transaction *t)
 {
-	int unreadable = 0, klass;
-	const char *trouble = send_message(s, &unreadable), *said;
+	const char *trouble = send_message(s, t);
+	int klass;
 
-	if (unreadable) {
+	if (t->unreadable) {
 		remote_hang_up(s, 0);
 		remote_report_all(
 		    s, RCPT_ACCEPTED, 'Z', 0, "was told nothing: the message cannot be read here. (#4.3.0)", NULL);
 		return 0;
 	}
-	if (trouble != NULL) {
-		/* A peer that has had enough may say why before it closes. */
-		said = remote_hear(s, NULL, 1);
-		if (said == NULL && s->reply.code >= 400) {
+	/* A peer that has had enough may say why before it closes. */
+	for (unsigned i = 0; t->unsent && i <= t->chunks; i++) {
+		if (remote_hear(s, NULL, 1) != NULL) {
+			break;
+		}
+		if (s->reply.code >= 400) {
 			remote_hang_up(s, 0);
 			remote_report_all(s, RCPT_ACCEPTED, peer_class(s->reply.code, '2'), s->reply.code,
 			    "does not take the message.", s->reply.text);
 			return 0;
 		}
-		return lost(s, t, trouble, 0);
 	}
-	t->first = 0;
-	s->conn.deadline = INT64_MAX;
-	klass = answer(s, '2', REMOTE_WAIT_END, &trouble);
-	if (klass == 0) {
-		return lost(s, t, trouble, 1);
+	if (t->last) {
+		t->first = 0;
+		s->conn.deadline = INT64_MAX;
+	}
+	if (trouble == NULL && CHUNKED(t)) {
+		trouble = chunk_answers(s, t, 1);
+	}
+	klass = trouble != NULL || t->refused ? 0 : answer(s, '2', REMOTE_WAIT_END, &trouble);
+	if (trouble != NULL) {
+		return lost(s, t, trouble, t->last);
 	}
 	s->dirty = klass != 'K';
 	remote_report_all(s, RCPT_ACCEPTED, klass, s->reply.code,
@@ -322,7 +389,9 @@ finish(struct remote *s, struct transaction *t)
 int
 remote_mail(struct remote *s)
 {
-	struct transaction t = { .pipelining = (s->ehlo.keywords & PEER_PIPELINING) != 0, .first = 1 };
+	struct transaction t = { .pipelining = (s->ehlo.keywords & PEER_PIPELINING) != 0,
+		.chunking = (s->ehlo.keywords & PEER_CHUNKING) != 0,
+		.first = 1 };
 	const char *trouble;
 	int data;
 

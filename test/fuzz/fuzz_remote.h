@@ -19,6 +19,7 @@ int __wrap_msg_send(int sock, const void *m, size_t len, int fd);
 int __wrap_remote_open(const struct addr *addr, uint16_t port, int ms, int sock);
 
 static const char hop_message[] = "Subject: x\n\n.\r\n.\nQUIT\r.\rgr\xc3\xbc\xc3\x9f";
+static const char hop_plain[] = "Subject: x\r\n\r\n.\r\n.\r\nQUIT\r\n.\r\ngr\xc3\xbc\xc3\x9f\r\n"; /* by BDAT */
 static const char hop_wire[] = "Subject: x\r\n\r\n..\r\n..\r\nQUIT\r\n..\r\ngr\xc3\xbc\xc3\x9f\r\n.\r\n";
 static const char *const hop_senders[] = { "", "a@example.net", "gr\xc3\xbc\xc3\x9f@example.net",
 	"a b\"c@example.net" };
@@ -59,11 +60,17 @@ __wrap_remote_open(const struct addr *addr, uint16_t port, int ms, int sock)
 	return WIRE_FD;
 }
 
-/* How often is the whole message in what was sent in this job? */
+/* Is the whole message in what was sent in this job? */
 static int
 hop_message_sent(void)
 {
-	return memmem(wire.reply + hop.job_at, wire.said - hop.job_at, hop_wire, sizeof hop_wire - 1) != NULL;
+	const char *p = (const char *)wire.reply + hop.job_at;
+	size_t len = wire.said - hop.job_at, end = 4;
+
+	/* What is in the chunks hop_chunk() checks. */
+	return memmem(p, len, hop_wire, sizeof hop_wire - 1) != NULL ||
+	    (memmem(p, len, " LAST\r\n", 7) != NULL &&
+		memcmp(p + len - end, hop_plain + sizeof hop_plain - 1 - end, end) == 0);
 }
 
 int
@@ -140,7 +147,7 @@ static size_t
 hop_line(const char *p, size_t len)
 {
 	static const char *const verbs[] = { "EHLO out.", "HELO out.", "STARTTLS\r", "MAIL FROM:<", "RCPT TO:<",
-		"DATA\r", "RSET\r", "QUIT\r" };
+		"DATA\r", "BDAT ", "RSET\r", "QUIT\r" };
 	const char *lf = memchr(p, '\n', len);
 
 	for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
@@ -159,11 +166,33 @@ hop_line(const char *p, size_t len)
 	return len;
 }
 
+/* At p: BDAT and its octets, the next ones of the message, or as many of both as went out. `*at`: how far the message has come. */
+static size_t
+hop_chunk(const char *p, size_t len, size_t *at)
+{
+	const char *lf = memchr(p, '\n', len);
+	size_t total = sizeof hop_plain - 1, size, head, last;
+
+	if (lf == NULL) {
+		return len;
+	}
+	size = strtoul(p + 5, NULL, 10);
+	head = (size_t)(lf + 1 - p);
+	last = head > 7 && memcmp(lf - 6, " LAST\r", 6) == 0;
+	CHECK(*at + size <= total && last == (*at + size == total));
+	if (size > len - head) {
+		size = len - head;
+	}
+	CHECK(memcmp(lf + 1, hop_plain + *at, size) == 0);
+	*at += size;
+	return head + size;
+}
+
 /* Commands, and after DATA the message, or as much of it as went out. */
 static void
 hop_check_sent(void)
 {
-	size_t message = sizeof hop_wire - 1;
+	size_t message = sizeof hop_wire - 1, at = 0;
 	int data = 0;
 
 	if (wire.said > sizeof wire.reply - 4096) {
@@ -173,7 +202,12 @@ hop_check_sent(void)
 		const char *p = (const char *)wire.reply + hop.checked;
 		size_t len = wire.said - hop.checked, n = len < message ? len : message;
 
-		n = data && memcmp(p, hop_wire, n) == 0 ? n : hop_line(p, len);
+		if (len > 5 && memcmp(p, "BDAT ", 5) == 0) {
+			n = hop_chunk(p, len, &at);
+		} else {
+			n = data && memcmp(p, hop_wire, n) == 0 ? n : hop_line(p, len);
+			at = 0;
+		}
 		data = len > 4 && memcmp(p, "DATA\r", 5) == 0;
 		hop.checked += n;
 	}

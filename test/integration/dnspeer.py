@@ -50,10 +50,10 @@ class Asker:
 
 
 class Unbound:
-    """A real resolver for the zones in `zones` ({name: text}); one whose text is None it knows nothing of."""
+    """A real resolver for the zones in `zones` ({name: text}); one whose text is None it knows nothing of. `allow`: who else may ask."""
 
-    def __init__(self, work, address, port, zones):
-        self.dir = os.path.join(work, "unbound-%d" % port)
+    def __init__(self, work, address, port, zones, allow="127.0.0.0/8"):
+        self.dir = os.path.join(work, "unbound-%s-%d" % (address, port))
         os.makedirs(self.dir)
         conf = """server:
  interface: %s
@@ -66,13 +66,13 @@ class Unbound:
  logfile: ""
  do-daemonize: no
  module-config: "iterator"
- access-control: 127.0.0.0/8 allow
+ access-control: %s allow
  do-not-query-localhost: no
  num-threads: 1
  local-zone: "test." nodefault
 remote-control:
  control-enable: no
-""" % (address, port, self.dir)
+""" % (address, port, self.dir, allow)
         for name, text in zones.items():
             source = "master: 127.0.0.1@1" if text is None else 'zonefile: "%s"' % tools.write(os.path.join(self.dir, name), text)
             conf += 'auth-zone:\n name: "%s"\n %s\n for-upstream: yes\n for-downstream: no\n fallback-enabled: no\n' % (name, source)

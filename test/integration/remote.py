@@ -163,10 +163,10 @@ def route(*peers, domain=""):
 
 STALL, CLOSE, RESET, TLS = object(), object(), object(), object()
 DEFAULT = {"greet": b"220 peer.example ESMTP\r\n", "mail": b"250 2.1.0 ok\r\n", "rcpt": b"250 2.1.5 ok\r\n", "data": b"354 go\r\n",
-           "dot": b"250 2.0.0 queued\r\n", "quit": b"221 2.0.0 bye\r\n", "rset": b"250 2.0.0 ok\r\n", "helo": b"250 peer.example\r\n",
+           "bdat": b"250 2.0.0 so far\r\n", "dot": b"250 2.0.0 queued\r\n", "quit": b"221 2.0.0 bye\r\n", "rset": b"250 2.0.0 ok\r\n", "helo": b"250 peer.example\r\n",
            "starttls": b"220 2.0.0 go\r\n", "auth": b"235 2.7.0 welcome\r\n", "login": b"235 2.7.0 welcome\r\n"}
 VERBS = {b"EHLO": "ehlo", b"HELO": "helo", b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data", b"QUIT": "quit", b"RSET": "rset",
-         b"STARTTLS": "starttls", b"AUTH": "auth"}
+         b"BDAT": "bdat", b"STARTTLS": "starttls", b"AUTH": "auth"}
 
 
 class Talk:
@@ -177,10 +177,23 @@ class Talk:
         self.chunks = []     # what each read brought, before TLS
         self.messages = []   # with dots removed and LF line ends
         self.raw = b""       # all data octets of messages, as they came
+        self.sizes = []      # of the chunks of BDAT
         self.tls = None
         self.end = None      # "quit", "eof", "reset"
         self.name = None     # server name indication
         self.bad = None      # a line that is no command
+
+    def taken(self):
+        """Recipients, in order, of the messages that have come whole."""
+        out, rcpts, whole = [], [], len(self.messages)
+        for line in list(self.lines):
+            if line.startswith(b"MAIL "):
+                rcpts = []
+            elif line.startswith(b"RCPT TO:<"):
+                rcpts.append(line[9:].split(b">")[0].decode())
+            elif (line == b"DATA" or line.endswith(b" LAST")) and whole > 0:
+                out, whole = out + rcpts, whole - 1
+        return out
 
     @property
     def verbs(self):
@@ -201,6 +214,7 @@ class Peer:
         self.context, self.implicit, self.address = context, implicit, address
         self.read_at_most = read_at_most
         self.talks, self.counts = [], {}
+        self.open = self.most = 0  # connections at once
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
@@ -248,6 +262,9 @@ class Peer:
         sock.settimeout(PATIENCE + 30)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session = Session(self, sock, talk)
+        with self.lock:
+            self.open += 1
+            self.most = max(self.most, self.open)
         try:
             session.run()
         except (ConnectionResetError, BrokenPipeError):
@@ -258,6 +275,8 @@ class Peer:
             talk.end = talk.end or "eof"
             talk.error = e
         finally:
+            with self.lock:  # before the other side can know
+                self.open -= 1
             session.sock.close()
 
     def answer(self, stage):
@@ -275,7 +294,8 @@ class Session:
 
     def __init__(self, peer, sock, talk):
         self.peer, self.sock, self.talk = peer, sock, talk
-        self.buffer = b""
+        self.buffer = self.body = b""
+        self.fresh = True  # no chunk of a message has come yet
 
     def more(self):
         data = self.sock.recv(self.peer.read_at_most or 65536)
@@ -350,6 +370,25 @@ class Session:
         assert b"\r" not in body.replace(b"\r\n", b"") and b"\n" not in body.replace(b"\r\n", b""), "bare CR or LF went out"
         self.talk.messages.append(re.sub(rb"(?m)^\.", b"", body.replace(b"\r\n", b"\n")))
 
+    def chunk(self, line):
+        """Exactly as many octets as BDAT says, and then the reply: stage `bdat`, or `dot` for the last one. No answer comes before the octets."""
+        words = line.split(b" ")
+        assert len(words) == 2 or (len(words) == 3 and words[2] == b"LAST"), line
+        size = int(words[1])
+        while len(self.buffer) < size:
+            self.more()
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        if self.fresh:
+            self.body = b""
+        self.fresh = len(words) == 3
+        self.talk.raw += data
+        self.talk.sizes.append(size)
+        self.body += data
+        if self.fresh:
+            assert self.body.count(b"\r\n") == self.body.count(b"\r") == self.body.count(b"\n"), "bare CR or LF went out"
+            self.talk.messages.append(self.body.replace(b"\r\n", b"\n"))
+        self.say("dot" if self.fresh else "bdat")
+
     def run(self):
         if self.peer.implicit:
             self.wrap()
@@ -358,6 +397,10 @@ class Session:
             line = self.line()
             self.talk.lines.append(line)
             stage = VERBS.get(line.split(b" ")[0].upper(), "unknown")
+            if stage == "bdat":
+                self.chunk(line)
+                continue
+            self.fresh = True
             a = self.say(stage)
             if stage == "data" and a[:1] == b"3":
                 self.message()

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.release
 
 PIPELINING = ("PIPELINING", "8BITMIME", "SIZE 1000000", "SMTPUTF8")
 PLAIN = ("8BITMIME", "SIZE 1000000", "SMTPUTF8")
+CHUNKING, PLAIN_CHUNKING = PIPELINING + ("CHUNKING",), PLAIN + ("CHUNKING",)
 Row = collections.namedtuple("Row", "peer job want timeout")
 ROWS = {}
 
@@ -59,8 +60,10 @@ REFUSALS = {
 
 
 def rows_of_stages():
-    for form, keywords in (("pipelined", PIPELINING), ("plain", PLAIN)):
+    for form, keywords in (("pipelined", PIPELINING), ("plain", PLAIN), ("chunked", CHUNKING), ("plain chunked", PLAIN_CHUNKING)):
         for stage in STAGES:
+            if stage == "data" and "CHUNKING" in keywords:
+                continue
             before = stage in ("greet", "ehlo")
             for what, (octets, words) in TROUBLE.items():
                 if stage == "dot":
@@ -165,6 +168,41 @@ row("message: CR at the end of a block", keywords=(), job={"message": b"x" * 819
 row("message: LF at the end of a block", keywords=(), job={"message": b"x" * 8191 + b"\n.\n"}, classes="K", messages=1, exactly=b"x" * 8191 + b"\r\n..\r\n.\r\n")
 row("message: shorter than it was", job={"size": 100}, classes="Z", code=0, messages=0, text=r"cannot be read here\. \(#4\.3\.0\)")
 row("message: big", job={"message": (b"z" * 76 + b"\n") * 9000}, classes="K", messages=1)
+
+
+# By BDAT. Chunks are 8192 octets and their line ends.
+LINES = b"".join(b"%07d\n" % i for i in range(5000))
+for _form, _keywords in (("chunked", CHUNKING), ("plain chunked", PLAIN_CHUNKING)):
+    row(_form + ", short", None, _keywords, TWO, classes="KK", code=250, messages=1, reuse=1, verbs="EHLO MAIL RCPT RCPT BDAT", wire="BDAT 43 LAST ",
+        exactly=remote.MESSAGE.replace(b"\n", b"\r\n"), text="has accepted the message")
+    row(_form + ", dots", None, _keywords, {"message": b".\n..\n.\r\n.x\n."}, classes="K", messages=1, exactly=b".\r\n..\r\n.\r\n.x\r\n.\r\n", wire="BDAT 17 LAST ")
+    row(_form + ", empty", None, _keywords, {"message": b""}, classes="K", messages=1, exactly=b"", wire="BDAT 0 LAST ")
+    row(_form + ", long", None, _keywords, {"message": LINES}, classes="K", messages=1, reuse=1, verbs="EHLO MAIL RCPT BDAT BDAT BDAT BDAT BDAT",
+        wire="BDAT 9216 BDAT 9216 BDAT 9216 BDAT 9216 BDAT 8136 LAST ", exactly=LINES.replace(b"\n", b"\r\n"))
+    row(_form + ", CR at the end of a chunk", None, _keywords, {"message": b"x" * 8191 + b"\r\n.y\n"}, classes="K", messages=1, wire="BDAT 8193 BDAT 4 LAST ",
+        exactly=b"x" * 8191 + b"\r\n.y\r\n")
+    row(_form + ", CR and LF in two chunks, and nothing more", None, _keywords, {"message": b"x" * 8191 + b"\r\n"}, classes="K", messages=1,
+        wire="BDAT 8193 BDAT 0 LAST ", exactly=b"x" * 8191 + b"\r\n")
+    row(_form + ", line ends only", None, _keywords, {"message": b"\n" * 8192 + b"\r" * 100}, classes="K", messages=1, wire="BDAT 16384 BDAT 200 LAST ")
+    row(_form + ", nobody is to have it", {"rcpt": [b"550 5.1.1 no\r\n", b"450 later\r\n"]}, _keywords, TWO, classes="DZ", code=550, messages=0, reuse=1,
+        verbs="EHLO MAIL RCPT RCPT")
+    row(_form + ", recipients differ", {"rcpt": [b"250 ok\r\n", b"550 5.1.1 no b\r\n", b"450 4.2.1 later c\r\n", b"251 forwards\r\n"]}, _keywords, THREE,
+        classes="KDZK", code=250, messages=1, reuse=1, texts=["queued", "550 5.1.1 no b", "450 4.2.1 later c", "queued"])
+    row(_form + ", 421 to the last chunk", {"dot": b"421 4.3.2 going\r\n"}, _keywords, TWO, classes="ZZ", code=421, messages=1, reuse=0)
+    row(_form + ", 354 to the last chunk", {"dot": b"354 more\r\n"}, _keywords, TWO, classes="ZZ", code=0, messages=1, reuse=0, text="more than once")
+    for _stage, _n in (("first", 0), ("second", 1), ("last but one", 3)):
+        _name = "%s, at the %s chunk it " % (_form, _stage)
+        _at = [b"250 ok\r\n"] * _n
+        _said = "chunked" == _form  # all chunks are on the way when it says no
+        for _what, _octets in (("stalls", STALL), ("closes", CLOSE), ("resets", RESET), ("talks nonsense", b"what\r\n"), ("says 354", b"354 x\r\n")):
+            # Where not all had gone out, there is no doubt that it has not arrived. What closes may do so before or after that.
+            row(_name + _what, {"bdat": _at + [_octets], "dot": _octets}, _keywords, {"message": LINES}, timeout=5 if _octets is STALL else 30, classes="Z", code=0,
+                reuse=0, text="did not stay to the end" if not _said else "more than once|did not stay" if _octets in (CLOSE, RESET) else "more than once")
+        for _code, _klass in ((b"452", "Z"), (b"552", "D")):
+            row(_name + "says " + _code.decode(), {"bdat": _at + [_code + b" no room\r\n", b"503 5.5.1 no more\r\n"], "dot": b"503 5.5.1 no more\r\n"}, _keywords,
+                {"message": LINES}, classes=_klass, code=int(_code), reuse=1, text="does not take the message.*no room")
+        row(_name + "says 421", {"bdat": _at + [b"421 4.3.2 bye\r\n", CLOSE], "dot": CLOSE}, _keywords, {"message": LINES}, classes="Z", code=421, reuse=0,
+            text="421 4.3.2 bye")
 
 
 def run(binary, r):

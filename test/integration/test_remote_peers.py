@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.release, pytest.mark.root]
 
 # Longest lines, dots, no end: what a server could trip over.
 MESSAGE = b"Received: x\nFrom: a@example.net\nSubject: test\n\n.\n..\n.dot\nFrom here\n" + b"x" * 990 + b"\n\ngr\xc3\xbc\xc3\x9fe\nthe end"
+DOTS = b"Subject: dots\n\n" + b".\n" * 20000
 SEEN = re.sub(rb"\n?$", b"\n", MESSAGE)
 
 
@@ -154,8 +155,14 @@ def test_postfix(remote_binary, root):
                 for sender in ("alice@example.net", "", "gr\u00fc\u00dfe@example.net"):
                     got = r.deliver(sender=sender, rcpts=rcpts, message=MESSAGE, domain=domain)
                     assert got.classes == "K" * 100 and got.done.reuse and (got.done.version != 0, got.done.verified) == (bool(tls), verified), got
-                    assert re.search(r"Remote host said: 250 2\.0\.0 Ok: queued as \w+\n$", got.first.text)
+                    assert re.search(r"Remote host said: 250 2\.0\.0 Ok: [0-9]+ bytes queued as \w+\n$", got.first.text)
             assert len(in_hold(root)) == before + 3
+            # By BDAT, in several pieces: dots are not doubled.
+            with Remote(remote_binary, files, dns.port) as r:
+                got = r.deliver(rcpts=rcpts[:2], message=DOTS, domain=domain)
+                assert got.classes == "KK" and 60000 < got.done.octets < 64000, got
+            held = [t.splitlines() for t in in_hold(root) if "Subject: dots" in t]
+            assert held and all((t.count("."), t.count("..")) == (20000, 0) for t in held), [t[-5:] for t in held]
         # Its own refusals.
         with Remote(remote_binary, {"smtproutes": ":127.0.0.1:%d" % server.smtp}, dns.port) as r:
             got = r.deliver(rcpts=["a@" + domain, "b@[300.1.2.3]", "c@" + domain], domain=domain)
