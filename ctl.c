@@ -23,6 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#if TOOLS
+
 #define CTL_SECONDS 2
 
 static struct {
@@ -69,8 +71,8 @@ ctl_open(const char *path)
 
 	ctl.at.sun_family = AF_UNIX;
 	errno = ENAMETOOLONG;
-	if (fd == -1 || str_copy(ctl.at.sun_path, sizeof ctl.at.sun_path, path) == -1 || bind_private(fd, &ctl.at) == -1 ||
-	    listen(fd, 8) == -1) {
+	if (fd == -1 || str_copy(ctl.at.sun_path, sizeof ctl.at.sun_path, path) == -1 ||
+	    bind_private(fd, &ctl.at) == -1 || listen(fd, 8) == -1) {
 		log_msg(LOG_WARNING, "config", "%s: %s: `mailstile status` and `queue` will not find this server", path,
 		    strerror(errno));
 		if (fd != -1) {
@@ -270,3 +272,5 @@ ctl_serve(const struct pollfd *p, unsigned n, const struct house *h, const struc
 		hang_up();
 	}
 }
+
+#endif

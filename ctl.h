@@ -108,35 +108,36 @@ struct ctl_listener {
 };
 
 struct ctl_radius {
-	char name[256]; /* as in radius.conf */
-	char addr[64];  /* "": not known yet */
-	int32_t dead;   /* seconds until it is asked first again; 0: it is not dead */
+	char name[256];   /* as in radius.conf */
+	char addr[64];    /* "": not known yet */
+	int32_t dead;     /* seconds until it is asked first again; 0: it is not dead */
 	int32_t answered; /* seconds since it last did; -1: never */
 };
 
 /* What has been counted since main started; all wrap. */
 enum ctl_count {
 	COUNT_SESSIONS,
-	COUNT_REFUSED,     /* connections, by limits and rules */
-	COUNT_TLS,         /* sessions under TLS */
+	COUNT_REFUSED, /* connections, by limits and rules */
+	COUNT_TLS,     /* sessions under TLS */
 	COUNT_LOGINS,
 	COUNT_LOGIN_FAILS, /* wrong passwords */
 	COUNT_LOGIN_LATER, /* RADIUS gave no answer that counts */
 	COUNT_MESSAGES,
 	COUNT_RCPTS,
-	COUNT_KIB,         /* of messages */
-	COUNT_REJECTED,    /* messages refused or put off after the data */
+	COUNT_KIB,      /* of messages */
+	COUNT_REJECTED, /* messages refused or put off after the data */
 	COUNT_CRASHES,
 	COUNTS
 };
 
 struct ctl_status {
 	uint32_t rc;
-	uint32_t lines; /* that follow: the last errors, oldest first */
+	uint32_t lines;  /* that follow: the last errors, oldest first */
 	int64_t now, up; /* real-time clock; seconds since the start */
 	uint32_t clock_set;
 	uint32_t sessions, sessions_max, loggedin;
-	uint32_t delivers; /* 0 control/relay is off, or there is no queue; 1 the scheduler runs; 2 it should, and does not */
+	uint32_t
+	    delivers; /* 0 control/relay is off, or there is no queue; 1 the scheduler runs; 2 it should, and does not */
 	uint32_t listeners, radius;
 	uint32_t count[COUNTS];
 	char version[32], me[256], spool[256];
@@ -157,15 +158,31 @@ struct house;
 struct listeners;
 struct pollfd;
 
+#define CTL_POLLS 2
+
+#if TOOLS
+
 /* Make the socket. -1, logged: there is none, which is no reason not to serve. */
 int ctl_open(const char *path);
 void ctl_close(void);
 /* What main must wait for: up to CTL_POLLS of p, of which it returns the number; and until when, mono_ms(). */
-#define CTL_POLLS 2
 unsigned ctl_polls(struct pollfd *p);
 int64_t ctl_due(void);
 /* Do what has come: p[0..n) is what ctl_polls() said. Never waits. */
 void ctl_serve(const struct pollfd *p, unsigned n, const struct house *h, const struct listeners *ls);
+
+#else
+
+/* clang-format off */
+static inline int ctl_open(const char *path) { (void)path; return 0; }
+static inline void ctl_close(void) {}
+static inline unsigned ctl_polls(struct pollfd *p) { (void)p; return 0; }
+static inline int64_t ctl_due(void) { return INT64_MAX; }
+static inline void ctl_serve(const struct pollfd *p, unsigned n, const struct house *h, const struct listeners *ls)
+{ (void)p; (void)n; (void)h; (void)ls; }
+/* clang-format on */
+
+#endif
 
 /* ---- tools ---- */
 
@@ -175,6 +192,5 @@ int ctl_connect(const char *path);
 int ctl_query(int fd, enum ctl_type type, uint64_t arg, void *answer, size_t size);
 
 int status_main(int argc, char **argv);
-int queue_main(int argc, char **argv);
 
 #endif

@@ -12,6 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#if TOOLS
+
 #define ANSWER_SECONDS 30 /* the scheduler may have much to do */
 
 int
@@ -26,8 +28,9 @@ ctl_connect(const char *path)
 		return -1;
 	}
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd != -1 && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) == -1 ||
-	    connect(fd, (const struct sockaddr *)&a, sizeof a) == -1)) {
+	if (fd != -1 &&
+	    (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) == -1 ||
+		connect(fd, (const struct sockaddr *)&a, sizeof a) == -1)) {
 		close(fd);
 		return -1;
 	}
@@ -45,5 +48,8 @@ ctl_query(int fd, enum ctl_type type, uint64_t arg, void *answer, size_t size)
 	}
 	n = msg_recv(fd, answer, size, NULL, -1);
 	/* What else than "no" is said in short: its first member is the same. */
-	return n == (long)size || (n == (long)sizeof(struct ctl_answer) && *(const uint32_t *)answer != CTL_DONE) ? 0 : -1;
+	return n == (long)size || (n == (long)sizeof(struct ctl_answer) && *(const uint32_t *)answer != CTL_DONE) ? 0
+														  : -1;
 }
+
+#endif

@@ -30,7 +30,9 @@ static const struct applet {
 	{ "check", check_main },
 	{ "keygen", keygen_main },
 	{ "mkqueue", mkqueue_main },
+#if TOOLS
 	{ "status", status_main },
+#endif
 	{ "version", version_main },
 };
 

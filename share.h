@@ -46,7 +46,7 @@ struct share_tls {
 
 struct share_line {
 	int64_t at;
-	char text[sizeof ((struct ctl_line *)0)->text]; /* cut, NUL-terminated unless a warden was at odds with us */
+	char text[sizeof((struct ctl_line *)0)->text]; /* cut, NUL-terminated unless a warden was at odds with us */
 };
 
 struct share {

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#if TOOLS
+
 #define COLUMNS 79
 #define ROWS 23
 #define NOT_RUNNING 3 /* as init scripts say it (LSB) */
@@ -123,8 +125,8 @@ show_server(struct buf *b, const struct ctl_status *s)
 	buf_fmt(b, "sessions    %u of %u now, %u logged in; %u so far, %u under TLS, %u refused", s->sessions,
 	    s->sessions_max, s->loggedin, c[COUNT_SESSIONS], c[COUNT_TLS], c[COUNT_REFUSED]);
 	line(b);
-	buf_fmt(b, "logins      %u good, %u wrong, %u that RADIUS did not answer", c[COUNT_LOGINS], c[COUNT_LOGIN_FAILS],
-	    c[COUNT_LOGIN_LATER]);
+	buf_fmt(b, "logins      %u good, %u wrong, %u that RADIUS did not answer", c[COUNT_LOGINS],
+	    c[COUNT_LOGIN_FAILS], c[COUNT_LOGIN_LATER]);
 	line(b);
 	buf_fmt(b, "messages    %u taken, %u recipients, %u KiB; %u not taken", c[COUNT_MESSAGES], c[COUNT_RCPTS],
 	    c[COUNT_KIB], c[COUNT_REJECTED]);
@@ -141,8 +143,8 @@ show_down(struct buf *b, int fd)
 {
 	struct ctl_dest d;
 
-	for (uint64_t i = 1, shown = 0;
-	     shown < 3 && ctl_query(fd, CTL_DEST, i, &d, sizeof d) == 0 && d.rc == CTL_DONE; i++) {
+	for (uint64_t i = 1, shown = 0; shown < 3 && ctl_query(fd, CTL_DEST, i, &d, sizeof d) == 0 && d.rc == CTL_DONE;
+	     i++) {
 		if (d.until < 0) {
 			continue;
 		}
@@ -165,8 +167,8 @@ show_queue(struct buf *b, int fd, const struct ctl_counts *q)
 		buf_fmt(b, " old: %u due, %u wait, %u later, %u held", q->due, q->waiting, q->timed, q->held);
 	}
 	line(b);
-	buf_fmt(b, "delivery    %u of %u run; %u recipients done, %u put off, %u failed", q->deliveries, q->deliveries_max,
-	    q->ok, q->deferred, q->failed);
+	buf_fmt(b, "delivery    %u of %u run; %u recipients done, %u put off, %u failed", q->deliveries,
+	    q->deliveries_max, q->ok, q->deferred, q->failed);
 	line(b);
 	show_down(b, fd);
 	if (q->error_age >= 0) {
@@ -246,7 +248,8 @@ print_server(const struct ctl_status *s)
 	char mem[600];
 
 	metric("info", "gauge", "Version and host name.");
-	print(STDOUT_FILENO, "mailstile_info{version=\"%s\",host=\"%s\"} 1\n", s->version, label(s->me, mem, sizeof mem));
+	print(
+	    STDOUT_FILENO, "mailstile_info{version=\"%s\",host=\"%s\"} 1\n", s->version, label(s->me, mem, sizeof mem));
 	single("uptime_seconds", "gauge", "Seconds since the start.", s->up);
 	single("clock_set", "gauge", "1 when the clock can be right.", s->clock_set);
 	single("sessions", "gauge", "Sessions now.", s->sessions);
@@ -257,13 +260,13 @@ print_server(const struct ctl_status *s)
 	}
 	metric("listener_up", "gauge", "1 when the listener is open.");
 	for (unsigned i = 0; i < s->listeners && i < LISTENERS_MAX; i++) {
-		print(STDOUT_FILENO, "mailstile_listener_up{profile=\"%s\",address=\"%s\"} %u\n", s->listener[i].profile,
-		    s->listener[i].where, s->listener[i].heard);
+		print(STDOUT_FILENO, "mailstile_listener_up{profile=\"%s\",address=\"%s\"} %u\n",
+		    s->listener[i].profile, s->listener[i].where, s->listener[i].heard);
 	}
 	metric("radius_up", "gauge", "0 when the server does not answer.");
 	for (unsigned i = 0; i < s->radius && i < RADIUS_SERVERS_MAX; i++) {
-		print(STDOUT_FILENO, "mailstile_radius_up{server=\"%s\"} %d\n", label(s->server[i].name, mem, sizeof mem),
-		    s->server[i].dead == 0);
+		print(STDOUT_FILENO, "mailstile_radius_up{server=\"%s\"} %d\n",
+		    label(s->server[i].name, mem, sizeof mem), s->server[i].dead == 0);
 	}
 	single("delivers", "gauge", "1 when the scheduler runs.", s->delivers == 1);
 }
@@ -292,8 +295,8 @@ print_queue(int fd, const struct ctl_counts *q)
 	metric("destination_up", "gauge", "0 when nobody there can be reached; only of those that are known.");
 	for (uint64_t i = 1; ctl_query(fd, CTL_DEST, i, &d, sizeof d) == 0 && d.rc == CTL_DONE; i++) {
 		d.name[sizeof d.name - 1] = '\0';
-		print(STDOUT_FILENO, "mailstile_destination_up{destination=\"%s\"} %d\n", label(d.name, mem, sizeof mem),
-		    d.until < 0);
+		print(STDOUT_FILENO, "mailstile_destination_up{destination=\"%s\"} %d\n",
+		    label(d.name, mem, sizeof mem), d.until < 0);
 	}
 }
 
@@ -309,7 +312,8 @@ end_texts(struct ctl_status *s)
 		s->listener[i].profile[sizeof s->listener[i].profile - 1] = '\0';
 	}
 	for (unsigned i = 0; i < RADIUS_SERVERS_MAX; i++) {
-		s->server[i].name[sizeof s->server[i].name - 1] = s->server[i].addr[sizeof s->server[i].addr - 1] = '\0';
+		s->server[i].name[sizeof s->server[i].name - 1] = s->server[i].addr[sizeof s->server[i].addr - 1] =
+		    '\0';
 	}
 }
 
@@ -324,8 +328,9 @@ show(const struct ctl_status *s, const struct ctl_line *l, int fd, const struct 
 	if (q != NULL) {
 		show_queue(&b, fd, q);
 	} else {
-		buf_str(&b, s->delivers == 0 ? "delivery    not by this program (control/relay)"
-					     : "delivery    DOES NOT RUN: see the log");
+		buf_str(&b,
+		    s->delivers == 0 ? "delivery    not by this program (control/relay)"
+				     : "delivery    DOES NOT RUN: see the log");
 		line(&b);
 	}
 	show_lines(&b, l, s->lines);
@@ -385,3 +390,5 @@ status_main(int argc, char **argv)
 	}
 	return 0;
 }
+
+#endif

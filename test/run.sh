@@ -75,6 +75,7 @@ as_nobody() {
 # shellcheck disable=SC2086 # $make and $san are lists of words
 {
 	step "build: release" $make all && step "build: with sanitizers" $make SANITIZE=1 all || exit 1
+	step "size" $make size
 	step "the release build: hardening, system calls, faults, attacks" integration release "$release"
 	step "unit tests, sanitized" $make test-unit
 	step "fuzzing: the corpus, then $fuzz_seconds seconds for each target" test/fuzz/run.sh --jobs "$(nproc)" "$fuzz_seconds"

@@ -70,6 +70,8 @@ def test_musl_only():
 
 
 def test_size_within_budget():
-    budget = int(re.search(r"^SIZE_BUDGET\s*:?=\s*(\d+)", (ROOT / "board/host/board.mk").read_text(), re.M).group(1))
-    assert budget <= 327680
-    assert os.path.getsize(BINARY) <= budget
+    """With everything in; `make size`, a step of `make test`, also measures what has no tools in it, and that is held to 320 KiB."""
+    text = (ROOT / "board/host/board.mk").read_text()
+    bare, full = (int(re.search(r"^%s\s*:?=\s*(\d+)" % name, text, re.M).group(1)) for name in ("SIZE_BUDGET", "SIZE_BUDGET_TOOLS"))
+    assert bare <= 327680 and full <= 344064
+    assert os.path.getsize(BINARY) <= full

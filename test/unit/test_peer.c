@@ -242,9 +242,9 @@ test_paths(void **state)
 
 /* Encode in pieces of `step`. */
 static size_t
-encode(const char *s, size_t len, size_t step, uint8_t *out)
+encode(const char *s, size_t len, size_t step, int bdat, uint8_t *out)
 {
-	struct peer_body body = { 0, 0 };
+	struct peer_body body = { .bdat = bdat };
 	size_t n = 0;
 
 	for (size_t at = 0; at < len; at += step) {
@@ -293,10 +293,20 @@ test_body(void **state)
 	(void)state;
 	for (size_t i = 0; i < COUNT(t); i++) {
 		for (size_t step = 1; step < 12; step++) {
-			size_t n = encode(t[i].in, strlen(t[i].in), step, out);
+			size_t n = encode(t[i].in, strlen(t[i].in), step, 0, out), k = 0, stop = strlen(t[i].out) - 3;
+			char plain[64];
 
 			assert_int_equal(n, strlen(t[i].out));
 			assert_memory_equal(out, t[i].out, n);
+			/* By BDAT the same lines, without what is there for dots. */
+			for (size_t at = 0; at < stop; at++) {
+				if (t[i].out[at] != '.' || (at > 0 && t[i].out[at - 1] != '\n')) {
+					plain[k++] = t[i].out[at];
+				}
+			}
+			n = encode(t[i].in, strlen(t[i].in), step, 1, out);
+			assert_int_equal(n, k);
+			assert_memory_equal(out, plain, n);
 		}
 	}
 }
