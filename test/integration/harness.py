@@ -193,8 +193,10 @@ class Server:
     # ---- life
 
     def start(self, wait=True):
+        # Who counts or ends system calls means those of sessions.
+        words = [] if self.wrap else ["-S", self.ctl]
         with open(self.logfile, "ab") as log:
-            self.process = subprocess.Popen(self.argv("serve", "-H", self.home, "-S", self.ctl), stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(self.argv("serve", "-H", self.home, *words), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment(), cwd="/", start_new_session=True)
         self.pid = self.process.pid
         live.append(self)

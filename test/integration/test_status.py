@@ -46,8 +46,9 @@ def metrics(server):
     return found
 
 
-def test_screen(server):
+def test_screen(make_server):
     """A customer who sends, one with a wrong password, one who is here: on the screen and for Prometheus."""
+    server = make_server()
     start = metrics(server)
     c = server.session("submission")
     c.mail(rcpts=("b@example.org", "c@example.org"))
@@ -160,7 +161,7 @@ def test_reexecution(make_server):
     server.crash_expected = True
     c = server.session("submission")
     c.mail()
-    os.kill(server.pair()[1], signal.SIGSEGV)
+    os.kill(server.pair()[1], signal.SIGSYS if tools.SANITIZE else signal.SIGSEGV)
     poll(lambda: server.log("reexec"), "the re-execution")
     poll(lambda: status(server, check=False).returncode == 0, "the socket")
     now = metrics(server)
