@@ -5,8 +5,9 @@
  * writes bounces, which are messages like any other: made, flushed and linked into todo/ by queue.c. Current (as root: root) directory: the queue.
  * Taken over, it could do to the queue what a warden could; it reads nothing from outside but the messages it quotes, octet by octet.
  *
- * A bounce (QSBMF, qmail-spec 4.6) is paragraphs with an empty line between them: an introduction `Hi. This is the ...`; one `<address>:` and why for
- * each recipient, as they are in bounce/N; `--- Below this line ...`; and the message, at most BOUNCE_COPY_MAX octets of it.
+ * A bounce in QSBMF (qmail-spec 4.6; the other form is in dsn.c) is paragraphs with an empty line between them: an introduction `Hi. This is
+ * the ...`; one `<address>:` and why for each recipient, as they are in bounce/N; `--- Below this line ...`; and the message, at most BOUNCE_COPY_MAX
+ * octets of it.
  */
 #include "cleanint.h"
 #include "deliver.h"
@@ -28,16 +29,7 @@
 
 #define SWEEP_AGE 129600 /* 36 hours, as in todo.c */
 
-/* A file that is being written. */
-struct out {
-	int fd;
-	struct buf b;
-	int bad;
-	char last[2]; /* the last two octets */
-	char mem[8192];
-};
-
-static void
+void
 out_flush(struct out *o)
 {
 	if (!o->bad && write_all(o->fd, o->b.p, o->b.len) == -1) {
@@ -46,7 +38,7 @@ out_flush(struct out *o)
 	buf_reset(&o->b);
 }
 
-static void
+void
 out_mem(struct out *o, const char *p, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
@@ -59,14 +51,13 @@ out_mem(struct out *o, const char *p, size_t len)
 	}
 }
 
-static void
+void
 out_str(struct out *o, const char *s)
 {
 	out_mem(o, s, strlen(s));
 }
 
-/* Append what is in a file, at most `most` octets. Returns how many. */
-static uint64_t
+uint64_t
 out_file(struct out *o, int fd, uint64_t most)
 {
 	char mem[4096];
@@ -87,8 +78,7 @@ out_file(struct out *o, int fd, uint64_t most)
 	return sum;
 }
 
-/* Append line feeds until there are two. */
-static void
+void
 out_blank(struct out *o)
 {
 	while (o->last[0] != '\n' || o->last[1] != '\n') {
@@ -103,20 +93,21 @@ is_special(int c)
 	return c <= ' ' || c >= 127 || strchr("\"(),:;<>@[\\]", c) != NULL;
 }
 
-/* Append an address as it stands in a header: the local part in quotes where it has to be. No control character gets into a header. */
-static void
+/* The local part in quotes where it has to be. No control character gets into a header, and nothing that is neither ASCII nor UTF-8. */
+void
 out_address(struct out *o, const char *addr)
 {
 	const char *at = strrchr(addr, '@');
 	const char *end = at == NULL ? addr + strlen(addr) : at;
 	int quote = end == addr || addr[0] == '.' || end[-1] == '.';
+	int top = utf8_valid(addr, strlen(addr)) ? 256 : 128;
 
 	for (const char *p = addr; p < end; p++) {
 		quote |= is_special((unsigned char)*p) || (p[0] == '.' && p[1] == '.');
 	}
 	out_str(o, quote ? "\"" : "");
 	for (const char *p = addr; *p != '\0'; p++) {
-		char c = (unsigned char)*p < ' ' || *p == 127 ? '_' : *p;
+		char c = (unsigned char)*p < ' ' || *p == 127 || (unsigned char)*p >= top ? '_' : *p;
 
 		if (p == end) {
 			out_str(o, quote ? "\"" : "");
@@ -139,52 +130,92 @@ queue_path(const struct cleaner *c, const char *dir, uint64_t id, char name[64])
 
 /* ---- a bounce ---- */
 
-static void
-compose(struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, int mess, int64_t now)
+void
+out_date(struct out *o, int64_t t)
 {
-	char mem[256];
+	char mem[64];
 	struct buf b;
-	struct stat st;
-	uint64_t copied;
 
 	buf_init(&b, mem, sizeof mem);
-	buf_fmt(&b, "Received: (qmail %d invoked for bounce); ", (int)getpid());
-	buf_date(&b, now);
-	buf_str(&b, "\nDate: ");
-	buf_date(&b, now);
-	buf_str(&b, "\nFrom: ");
+	buf_date(&b, t);
 	out_mem(o, b.p, b.len);
-	str_fmt(c->from, sizeof c->from, "%s@%s", c->conf->bouncefrom, c->conf->bouncehost);
-	out_address(o, c->from);
-	out_str(o, "\nTo: ");
-	out_address(o, ask->rcpt);
-	out_str(o, "\nSubject: failure notice\n\nHi. This is the mailstile program at ");
+}
+
+void
+out_return_path(struct out *o, const struct clean_ask *ask)
+{
+	out_str(o, "Return-Path: <");
+	if (ask->returned[0] != '\0') {
+		out_address(o, ask->returned);
+	}
+	out_str(o, ">\n");
+}
+
+void
+out_intro(struct out *o, const struct cleaner *c, const struct clean_ask *ask)
+{
+	out_str(o, "Hi. This is the mailstile program at ");
 	out_str(o, c->conf->bouncehost);
 	out_str(o,
 	    ask->twice
 		? ".\nA notice of failure was on its way to a sender, and has itself come to nothing:\n\n"
 		: ".\nYour message did not reach those named here, and will not be tried again for them.\nThe reason "
 		  "stands below each address.\n\n");
+}
+
+/* The rest of a bounce in QSBMF. */
+static void
+qsbmf_compose(const struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, int mess)
+{
+	char mem[128];
+	uint64_t copied;
+	struct look reasons, quoted;
+
+	look_at(&reasons, why);
+	look_at(&quoted, mess);
+	if (reasons.any_8bit || is_8bit(ask->returned) || quoted.any_8bit) {
+		out_str(o, "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n");
+	}
+	out_str(o, "\n");
+	out_intro(o, c, ask);
 	(void)out_file(o, why, UINT64_MAX);
 	out_blank(o);
 	out_str(o,
 	    ask->twice ? "--- Below this line is the original bounce.\n\n"
 		       : "--- Below this line is a copy of the message.\n\n");
-	out_str(o, "Return-Path: <");
-	if (ask->returned[0] != '\0') {
-		out_address(o, ask->returned);
-	}
-	out_str(o, ">\n");
+	out_return_path(o, ask);
 	copied = out_file(o, mess, BOUNCE_COPY_MAX);
 	if (o->last[1] != '\n') {
 		out_str(o, "\n");
 	}
-	if (fstat(mess, &st) == 0 && (uint64_t)st.st_size > copied) {
-		buf_reset(&b);
-		buf_fmt(&b, "\n--- The rest of the message, %llu octets, is left out.\n",
-		    (unsigned long long)((uint64_t)st.st_size - copied));
-		out_mem(o, b.p, b.len);
+	if (quoted.size > copied) {
+		out_str(o,
+		    str_fmt(mem, sizeof mem, "\n--- The rest of the message, %llu octets, is left out.\n",
+			(unsigned long long)(quoted.size - copied)));
 	}
+}
+
+static void
+compose(struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, int mess, int64_t now)
+{
+	char mem[128];
+	uint64_t r;
+
+	out_str(o, str_fmt(mem, sizeof mem, "Received: (qmail %d invoked for bounce); ", (int)getpid()));
+	out_date(o, now);
+	out_str(o, "\nDate: ");
+	out_date(o, now);
+	out_str(o, "\nFrom: ");
+	str_fmt(c->from, sizeof c->from, "%s@%s", c->conf->bouncefrom, c->conf->bouncehost);
+	out_address(o, c->from);
+	out_str(o, "\nTo: ");
+	out_address(o, ask->rcpt);
+	out_str(o, "\nSubject: failure notice");
+	random_bytes(&r, sizeof r);
+	out_str(o, str_fmt(mem, sizeof mem, "\nMessage-ID: <%lld.%016llx@", (long long)now, (unsigned long long)r));
+	out_str(o, c->conf->bouncehost);
+	out_str(o, ">\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\n");
+	(c->conf->dsn ? dsn_compose : qsbmf_compose)(c, o, ask, why, mess);
 	out_flush(o);
 }
 

@@ -82,6 +82,7 @@ struct clean_ask {
 	uint32_t type;
 	uint32_t twice; /* CLEAN_BOUNCE: a bounce of a bounce */
 	uint64_t id;
+	int64_t birth;                       /* of message N, or 0: not known */
 	char sender[8];                      /* of the bounce: "" or "#@[]" */
 	char rcpt[DELIVER_ADDR_MAX + 2];     /* of the bounce */
 	char returned[DELIVER_ADDR_MAX + 2]; /* the message's own sender, for Return-Path */

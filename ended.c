@@ -151,7 +151,7 @@ address_bounce(const struct relay_conf *c, struct clean_ask *ask, const char *se
 
 /* Send bounce/N, if there is one, and remove it. 0, or -1: it is still there. */
 static int
-send_bounce(struct relay *r, uint64_t id)
+send_bounce(struct relay *r, uint64_t id, int64_t birth)
 {
 	static struct clean_ask ask;
 	static char sender[SENDER_MAX + 1];
@@ -167,6 +167,7 @@ send_bounce(struct relay *r, uint64_t id)
 	memset(&ask, 0, sizeof ask);
 	ask.type = CLEAN_BOUNCE;
 	ask.id = id;
+	ask.birth = birth >= SCHED_PLAUSIBLE ? birth : 0;
 	if (info_sender(r, id, sender) == -1) {
 		relay_warn(id, "cannot read the sender, to tell of a failure", strerror(errno));
 		rc = -1;
@@ -200,7 +201,7 @@ ended(struct relay *r, uint32_t m)
 	char name[64];
 	struct log_line l;
 
-	if (send_bounce(r, id) == -1) {
+	if (send_bounce(r, id, r->sched->msg[m].birth) == -1) {
 		sched_at(r->sched, m, r->now + RELAY_TROUBLE);
 		return;
 	}

@@ -73,6 +73,8 @@ struct relay_conf {
 	uint32_t lifetime;    /* queuelifetime */
 	char bouncefrom[256], bouncehost[256];
 	char doublebounceto[256], doublebouncehost[256]; /* doublebounceto "": double bounces are thrown away */
+	char me[256];
+	int dsn; /* bounces as in RFC 3464, not as QSBMF */
 	/* as qmail-remote */
 	char helohost[256];
 	int timeout_connect, timeout_remote; /* seconds */

@@ -16,6 +16,7 @@ import sys
 import time
 
 import measure
+import onward
 import peers
 import report
 import servers
@@ -159,6 +160,10 @@ def main():
             peers.pam(root, radius)
             running = [c(root, radius.port) for c in peers.SERVERS if not wanted or c.name in wanted.split(",")]
             measure_all(table, running)
+            for s in running:
+                s.stop()
+            if chosen("through to the next hop, backlog, queue memory"):
+                onward.rows(table, root, radius.port, wanted, min(ROUNDS, 3), SECONDS, QUICK)
             machine.append(report.busy(before, measure.used_by_others()))
         finally:
             for s in running:

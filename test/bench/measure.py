@@ -98,6 +98,12 @@ def file_system(directory):
     return f"{kind} ({options})" + (", in a file of its own (`BENCH_IMAGE`)" if "/loop" in device else ""), ordered
 
 
+def refused(port):
+    """Nobody listens there."""
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) != 0
+
+
 def used_by_others(seconds=2.0):
     """Percent of all CPUs, while nothing of ours has work."""
     def times():

@@ -105,6 +105,8 @@ GROUPS = [
     ("Large messages", ("1 MiB",), ()),
     ("Connections and TLS", ("connections/s", "CPU us a connection", "TLS handshakes", "TLS CPU"), ()),
     ("TLS, login by RADIUS, one message", ("TLS + login", "CPU us a TLS + login"), ()),
+    ("From the client through to the next hop", ("through", "backlog"), ()),
+    ("Memory of a full queue", ("queue memory",), ()),
     ("Memory and size", ("memory", "size", "binary"), ()),
 ]
 
@@ -173,6 +175,9 @@ the server offers it. After every load the messages in the queue are counted: as
 * **Queues**: nothing is delivered. Postfix holds what it accepts, Exim only queues, OpenSMTPD's delivery is paused. Files
   are not deleted between rounds but emptied and moved away, since ext4 does not reuse an inode within minutes of its deletion, and
   looking past deleted ones would cost the next server more than all else.
+* **Through to the next hop**: every server carries what it takes, one message a connection, on to Postfix's smtp-sink, without TLS; from the first
+  message's beginning to the last one's arrival. **Backlog**: 10,000 messages that waited for smtp-sink, from its start and the command to try all
+  again to the last arrival; one round.
 * **The floor** (`test/bench/floor.c`) forks for each connection, judges nothing, and makes message, envelope and
   directories durable with as few flushes as the file system allows.
 * **In favour of the others**: Postfix does not look up clients' names, counts no connections, and has no queue manager to wake; Exim writes

@@ -401,7 +401,8 @@ def parse_bounce(job):
     assert re.fullmatch(rb"Received: \(qmail [1-9][0-9]* invoked for bounce\); [1-9][0-9]? [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} -0000", lines[0]), lines[0]
     head, _, body = lines[1].partition(b"\n\n")
     headers = [line.split(b": ", 1) for line in head.split(b"\n")]
-    assert [h[0] for h in headers] == [b"Date", b"From", b"To", b"Subject"], headers
+    assert [h[0] for h in headers[:7]] == [b"Date", b"From", b"To", b"Subject", b"Message-ID", b"Auto-Submitted", b"MIME-Version"], headers
+    assert [h[0] for h in headers[7:]] in ([], [b"Content-Type", b"Content-Transfer-Encoding"]), headers
     headers = {k.decode(): v.decode("utf-8", "replace") for k, v in headers}
     assert email.utils.parsedate_tz(headers["Date"]) is not None
     paragraphs, at = [], 0

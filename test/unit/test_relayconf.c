@@ -131,6 +131,7 @@ test_small_files(void **state)
 	file("timeoutconnect", "1\n");
 	file("timeoutremote", "7200\n");
 	file("localdelivery", "bounce\n");
+	file("bounceformat", "dsn\n");
 	load();
 	assert_string_equal(found.text, "");
 	assert_int_equal(r->on, 1);
@@ -148,6 +149,7 @@ test_small_files(void **state)
 	assert_int_equal(r->timeout_connect, 1);
 	assert_int_equal(r->timeout_remote, 7200);
 	assert_int_equal(r->local, LOCAL_BOUNCE);
+	assert_int_equal(r->dsn, 1);
 
 	/* There, and empty: nothing is local. Off: the other files, whatever is in them, are not ours. */
 	file("locals", "");
@@ -217,6 +219,7 @@ test_bad_small_files(void **state)
 		{ "helohost", "[1.2.3.4 x]\n", NULL, NULL, "E|helohost|1|expected a host name" },
 		{ "timeoutconnect", "0\n", NULL, NULL, "E|timeoutconnect|1|expected a number from 1 to 3600" },
 		{ "timeoutremote", "1 2\n", NULL, NULL, "E|timeoutremote|1|expected a number from 1 to 7200" },
+		{ "bounceformat", "rfc3464\n", NULL, NULL, "E|bounceformat|1|expected `qsbmf` or `dsn`" },
 		{ "localdelivery", "keep\n", NULL, NULL, "E|localdelivery|1|expected `leave` or `bounce`" },
 	};
 
