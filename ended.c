@@ -200,6 +200,7 @@ ended(struct relay *r, uint32_t m)
 	char name[64];
 	struct log_line l;
 
+	r->sched->msg[m].hold = 0; /* there is nothing left to hold back */
 	if (send_bounce(r, id) == -1) {
 		sched_at(r->sched, m, r->now + RELAY_TROUBLE);
 		return;

@@ -609,7 +609,7 @@ judge(struct relay *r, struct remote *t, unsigned i, char klass, unsigned code, 
 	o->code = (uint16_t)code;
 	o->klass = klass;
 	if (klass == 'K') {
-		rcpt_mark(t->pass, o->rcpt);
+		rcpt_mark(r, t->pass, o->rcpt);
 	} else if (klass == 'D') {
 		rcpt_failed(r, t->pass, o->rcpt, text);
 	} else if (t->pass->dying) {
