@@ -40,7 +40,8 @@ enum ctl_rc {
 	CTL_NOBODY, /* nobody here delivers: control/relay says off, or another program does */
 	CTL_NONE,   /* there is no such message, or destination */
 	CTL_BUSY,   /* a delivery of it runs */
-	CTL_FAILED  /* the system would not; see the log */
+	CTL_FAILED, /* the system would not; see the log */
+	CTL_IS_HELD /* not before it is released */
 };
 
 struct ctl_ask {

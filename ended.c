@@ -179,6 +179,7 @@ send_bounce(struct relay *r, uint64_t id, int64_t birth)
 		relay_warn(id, "the bounce cannot be written", NULL);
 		rc = -1;
 	} else {
+		r->bounces++;
 		relay_event(&l, LOG_INFO, "bounce", id);
 		log_str(&l, "to", ask.rcpt);
 		log_fmt(&l, "new", "%llu", (unsigned long long)a.id);
@@ -201,6 +202,7 @@ ended(struct relay *r, uint32_t m)
 	char name[64];
 	struct log_line l;
 
+	r->sched->msg[m].hold = 0; /* there is nothing left to hold back */
 	if (send_bounce(r, id, r->sched->msg[m].birth) == -1) {
 		sched_at(r->sched, m, r->now + RELAY_TROUBLE);
 		return;

@@ -557,7 +557,8 @@ push(struct relay *r, struct pass *p)
 /* ---- what remotes say ---- */
 
 static void
-log_deliver(const struct pass *p, const struct outcome *o, const struct deliver_done *done, int64_t secs)
+log_deliver(
+    struct relay *r, const struct pass *p, const struct outcome *o, const struct deliver_done *done, int64_t secs)
 {
 	char addr[RECORD_MAX + 1];
 	const char *at;
@@ -565,6 +566,16 @@ log_deliver(const struct pass *p, const struct outcome *o, const struct deliver_
 
 	(void)rcpt_address(p, o->rcpt, addr);
 	at = strrchr(addr, '@');
+	*(o->klass == 'K' ? &r->ok : o->klass == 'D' ? &r->failed : &r->deferred) += 1;
+	if (o->klass != 'K') {
+		struct buf b;
+
+		/* Cut, and harmless to a terminal. */
+		buf_init(&b, r->error, sizeof r->error - 1);
+		buf_escaped(&b, o->text, strlen(o->text), 1);
+		(void)buf_cstr(&b);
+		r->error_at = r->mono;
+	}
 	relay_event(&l, o->klass == 'D' ? LOG_WARNING : LOG_INFO, "deliver", p->id);
 	log_str(&l, "to", addr);
 	log_str(&l, "domain", at == NULL ? NULL : at + 1);
@@ -609,7 +620,7 @@ judge(struct relay *r, struct remote *t, unsigned i, char klass, unsigned code, 
 	o->code = (uint16_t)code;
 	o->klass = klass;
 	if (klass == 'K') {
-		rcpt_mark(t->pass, o->rcpt);
+		rcpt_mark(r, t->pass, o->rcpt);
 	} else if (klass == 'D') {
 		rcpt_failed(r, t->pass, o->rcpt, text);
 	} else if (t->pass->dying) {
@@ -658,7 +669,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		if (t->outcome[i].klass == 0) {
 			judge(r, t, i, 'Z', 0, "The delivery process ended without a word. (#4.3.0)\n");
 		}
-		log_deliver(p, &t->outcome[i], done, r->mono - t->since);
+		log_deliver(r, p, &t->outcome[i], done, r->mono - t->since);
 		if (reached == 0 && c->state == PASS_LATER) {
 			c->state = PASS_DOWN;
 		}
@@ -824,7 +835,7 @@ pass_drop(struct relay *r)
 				keep_text(&t->outcome[k],
 				    "Cut off, since delivery ends or starts over; it may arrive twice. (#4.3.0)\n");
 				t->outcome[k].klass = 'Z';
-				log_deliver(t->pass, &t->outcome[k], NULL, r->mono - t->since);
+				log_deliver(r, t->pass, &t->outcome[k], NULL, r->mono - t->since);
 			}
 		}
 		if (t->sock != -1) {

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
@@ -48,14 +49,26 @@ rcpt_address(const struct pass *p, uint32_t i, char addr[RECORD_MAX + 1])
 	return 0;
 }
 
+int
+rcpt_hold_time(int fd)
+{
+	const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = SCHED_HOLD } };
+
+	return futimens(fd, t);
+}
+
 void
-rcpt_mark(struct pass *p, uint32_t i)
+rcpt_mark(struct relay *r, struct pass *p, uint32_t i)
 {
 	if (pwrite(p->remote, "D", 1, (off_t)p->rcpt[i].offset) != 1) {
 		/* It is not lost that way, but may arrive twice. */
 		relay_warn(p->id, "cannot mark a recipient as done", strerror(errno));
 		p->rcpt[i].state = PASS_LATER;
 		return;
+	}
+	/* The mark has changed the time. */
+	if (r->sched->msg[p->m].hold && rcpt_hold_time(p->remote) == -1) {
+		relay_warn(p->id, "cannot set the time of remote/", strerror(errno));
 	}
 	p->rcpt[i].state = PASS_OVER;
 	p->dirty = 1;
@@ -107,7 +120,7 @@ rcpt_sync(struct relay *r, struct pass *p)
 			if (lost) {
 				p->rcpt[i].state = PASS_LATER;
 			} else {
-				rcpt_mark(p, i);
+				rcpt_mark(r, p, i);
 			}
 		}
 	}

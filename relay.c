@@ -133,6 +133,9 @@ write_times(struct relay *r)
 
 			t[1].tv_sec = r->now + (d->down && d->until > r->mono ? d->until - r->mono : 0);
 		}
+		if (s->msg[m].hold) {
+			t[1].tv_sec = SCHED_HOLD;
+		}
 		(void)utimensat(AT_FDCWD, relay_name(r, "remote", s->msg[m].id, name), t, 0);
 	}
 }
@@ -192,6 +195,7 @@ wait_for(struct relay *r, struct pollfd *p, int ms)
 	int64_t woken = mono_ms();
 	sigset_t none;
 	nfds_t n = 3;
+	unsigned tools;
 
 	sigemptyset(&none);
 	p[0] = (struct pollfd){ .fd = r->clean, .events = 0 };
@@ -203,7 +207,8 @@ wait_for(struct relay *r, struct pollfd *p, int ms)
 	for (unsigned i = 0; i < r->remotes; i++) {
 		p[n++] = (struct pollfd){ .fd = r->remote[i].sock, .events = POLLIN };
 	}
-	if (ppoll(p, n, &t, &none) <= 0) {
+	tools = r->stopping ? 0 : relayctl_polls(r, p + n);
+	if (ppoll(p, n + tools, &t, &none) <= 0) {
 		return;
 	}
 	r->lost |= p[0].revents != 0 || p[1].revents != 0;
@@ -215,6 +220,7 @@ wait_for(struct relay *r, struct pollfd *p, int ms)
 	if (p[2].revents != 0) {
 		r->woken = 1;
 	}
+	relayctl_serve(r, p + n, tools);
 }
 
 /* What time has brought. 1: there is more, do not sleep. */
@@ -281,10 +287,10 @@ set_up(struct relay *r)
 }
 
 _Noreturn void
-relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes)
+relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes, int ctl)
 {
 	static struct relay r;
-	static struct pollfd p[DELIVERIES_MAX + 3];
+	static struct pollfd p[DELIVERIES_MAX + 3 + RELAYCTL_POLLS];
 	int rc;
 
 	set_signals();
@@ -298,9 +304,11 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 	r.spool_uid = spool_uid;
 	r.clean = clean;
 	r.nursery = remotes;
+	r.ctl = ctl;
 	set_up(&r);
 	umask(077);
 	look_at_clocks(&r);
+	r.began = r.mono;
 	if (todo_takeover(&r) == -1) {
 		_exit(111);
 	}
@@ -332,8 +340,7 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 _Noreturn void
 relay_run(const struct house *h, int clean, int remotes, int ctl)
 {
-	(void)ctl;
 	prctl(PR_SET_NAME, "stile-relay", 0, 0, 0);
-	relay_loop(&h->config->relay, h->spool.split, h->spool.journal, h->ids.spool_uid, clean, remotes);
+	relay_loop(&h->config->relay, h->spool.split, h->spool.journal, h->ids.spool_uid, clean, remotes, ctl);
 }
 #endif

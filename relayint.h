@@ -13,6 +13,7 @@
 #include "str.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -75,6 +76,7 @@ struct relay {
 	int journal;     /* see queue.c */
 	uid_t spool_uid; /* owns messages */
 	int clean, nursery;
+	int ctl; /* from main, -1 = none */
 	int trigger;
 	int64_t now, mono, offset; /* offset: of one clock to the other; INT64_MAX: not known yet */
 	int lost;                  /* the cleaner or the nursery is gone */
@@ -92,6 +94,10 @@ struct relay {
 	struct remote *remote;
 	unsigned turn;      /* the destination that was last served */
 	int64_t hold_until; /* mono: no delivery could be started */
+	/* for tools */
+	int64_t began, error_at; /* mono; error_at: of `error`, what came to the last recipient that was not served */
+	uint32_t ok, deferred, failed, bounces; /* recipients, bounces */
+	char error[256];
 	struct sched *sched;
 };
 
@@ -135,7 +141,9 @@ const char *pass_where(struct relay *r, const char *addr, unsigned *dest, char d
 /* rcpt.c. The address of a recipient, read again. 0 or -1, logged. */
 int rcpt_address(const struct pass *p, uint32_t i, char addr[RECORD_MAX + 1]);
 /* It is done. It has failed for good; the same for one that nobody will try again. Make what is known of all of them durable. */
-void rcpt_mark(struct pass *p, uint32_t i);
+void rcpt_mark(struct relay *r, struct pass *p, uint32_t i);
+/* Give the open file remote/N the time of a message that is held. 0 or -1. */
+int rcpt_hold_time(int fd);
 void rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_sync(struct relay *r, struct pass *p);
@@ -163,8 +171,23 @@ int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_ans
 /* Read the sender out of info/N. 0 or -1 with errno. */
 int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1]);
 
+/* ---- relayctl.c ---- */
+
+/* What tools' conversations (ctl.h) wait for: up to RELAYCTL_POLLS of p; then, what has come. */
+#define RELAYCTL_TOOLS 4
+#define RELAYCTL_POLLS (1 + RELAYCTL_TOOLS)
+#if TOOLS
+unsigned relayctl_polls(struct relay *r, struct pollfd *p);
+void relayctl_serve(struct relay *r, const struct pollfd *p, unsigned n);
+#else
+/* clang-format off */
+static inline unsigned relayctl_polls(struct relay *r, struct pollfd *p) { (void)r; (void)p; return 0; }
+static inline void relayctl_serve(struct relay *r, const struct pollfd *p, unsigned n) { (void)r; (void)p; (void)n; }
+/* clang-format on */
+#endif
+
 /* relay.c, with the configuration as an argument: for tests. */
 _Noreturn void relay_loop(
-    const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes);
+    const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes, int ctl);
 
 #endif

@@ -137,6 +137,10 @@ void
 sched_at(struct sched *s, uint32_t m, int64_t when)
 {
 	s->msg[m].next = when;
+	if (s->msg[m].hold) {
+		s->msg[m].state = SCHED_HELD;
+		return;
+	}
 	s->msg[m].state = SCHED_TIMED;
 	sift_up(s, s->timed++, m);
 }
@@ -171,6 +175,10 @@ sched_enlist(struct sched *s, uint32_t m, unsigned d)
 {
 	struct dest *t = &s->dest[d];
 
+	if (s->msg[m].hold) {
+		s->msg[m].state = SCHED_HELD;
+		return;
+	}
 	s->msg[m].state = SCHED_LISTED;
 	s->msg[m].dest = (uint16_t)d;
 	s->msg[m].link = SCHED_NONE;
@@ -195,6 +203,41 @@ sched_take(struct sched *s, unsigned d)
 		s->msg[m].state = SCHED_BUSY;
 	}
 	return m;
+}
+
+static void
+unlist(struct dest *t, struct sched_msg *msg, uint32_t m)
+{
+	uint32_t prev = SCHED_NONE;
+
+	for (uint32_t i = t->head; i != m; i = msg[i].link) {
+		prev = i;
+	}
+	if (prev == SCHED_NONE) {
+		t->head = msg[m].link;
+	} else {
+		msg[prev].link = msg[m].link;
+	}
+	if (t->tail == m) {
+		t->tail = prev;
+	}
+	t->waiting--;
+}
+
+void
+sched_grab(struct sched *s, uint32_t m)
+{
+	uint32_t i = s->msg[m].heap;
+
+	if (s->msg[m].state == SCHED_LISTED) {
+		unlist(&s->dest[s->msg[m].dest], s->msg, m);
+	} else if (s->msg[m].state == SCHED_TIMED && i < --s->timed) {
+		uint32_t last = s->heap[s->timed];
+
+		sift_down(s, i, last);
+		sift_up(s, s->msg[last].heap, last);
+	}
+	s->msg[m].state = SCHED_BUSY;
 }
 
 void

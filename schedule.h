@@ -15,6 +15,8 @@
 #define SCHED_NONE UINT32_MAX
 /* No honest attempt lies further ahead than this: with QUEUE_LIFETIME's largest value it would be 66000 seconds. */
 #define SCHED_AHEAD_MAX 172800
+/* The time of remote/N when an operator holds the message: qmail-send, too, will wait for it. Any time_t can have it. */
+#define SCHED_HOLD 2147400000
 
 /* A birth before this was written by a clock that was not set: such a message would have expired before this program was built. */
 #define SCHED_PLAUSIBLE (BUILD_EPOCH - 2592000)
@@ -23,7 +25,8 @@ enum sched_state {
 	SCHED_FREE,
 	SCHED_BUSY,  /* in the hands of a pass */
 	SCHED_TIMED, /* in the heap, until `next` */
-	SCHED_LISTED /* due, or waiting, at its destination */
+	SCHED_LISTED, /* due, or waiting, at its destination */
+	SCHED_HELD    /* nowhere, until someone takes it */
 };
 
 struct sched_msg {
@@ -34,7 +37,8 @@ struct sched_msg {
 	uint32_t link; /* the next one at the destination, or the next free record */
 	uint16_t dest; /* SCHED_LISTED */
 	uint8_t state;
-	uint8_t zero[5];
+	uint8_t hold; /* wherever it is sent, it becomes SCHED_HELD */
+	uint8_t zero[4];
 };
 /* With its place in the heap: what a queued message costs. */
 _Static_assert(sizeof(struct sched_msg) + sizeof(uint32_t) <= 64, "a queued message may cost 64 octets");
@@ -86,6 +90,8 @@ uint32_t sched_due(struct sched *s, int64_t now);
 int64_t sched_next(const struct sched *s);
 /* The first message of a destination's list, now SCHED_BUSY; or SCHED_NONE. */
 uint32_t sched_take(struct sched *s, unsigned d);
+/* Take a message from wherever it is: now SCHED_BUSY, as it must not be before. */
+void sched_grab(struct sched *s, uint32_t m);
 /* Make all of a list due now, in the order of birth. */
 void sched_release(struct sched *s, unsigned d, int64_t now);
 /* Make everything due now and forget what is known of destinations. */

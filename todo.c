@@ -516,6 +516,7 @@ take_over(struct relay *r, uint64_t id)
 	if (m == SCHED_NONE) {
 		return -1;
 	}
+	r->sched->msg[m].hold = next == SCHED_HOLD;
 	/* Set by another clock, if it is that far ahead. */
 	sched_at(r->sched, m, next > r->now + SCHED_AHEAD_MAX ? r->now : next);
 	return 0;

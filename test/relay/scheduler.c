@@ -102,5 +102,6 @@ main(int argc, char **argv)
 		clean_loop(&cleaner, sv[1]);
 	}
 	close(sv[1]);
-	relay_loop(&conf, cleaner.spool.split, cleaner.spool.journal, geteuid(), sv[0], nursery);
+	relay_loop(&conf, cleaner.spool.split, cleaner.spool.journal, geteuid(), sv[0], nursery,
+	    getenv("SCHEDULER_CTL") == NULL ? -1 : atoi(getenv("SCHEDULER_CTL")));
 }

@@ -363,6 +363,58 @@ test_lists(void **state)
 	}
 }
 
+static void
+ignore(void *ctx, const struct sched_msg *m)
+{
+	(void)ctx;
+	(void)m;
+}
+
+/* Held: out of heap and lists, whatever happens, until it is taken; and taking one leaves the others in order. */
+static void
+test_hold(void **state)
+{
+	uint32_t m[40];
+	unsigned d;
+
+	(void)state;
+	fresh_table(5);
+	d = dest_find(&s, 1, "b.example", 0);
+	for (unsigned i = 0; i < 40; i++) {
+		m[i] = add(i + 1, NOW - DAY, NOW + (int64_t)(i * 17 % 40));
+	}
+	for (unsigned i = 0; i < 40; i += 3) {
+		sched_grab(&s, m[i]);
+		s.msg[m[i]].hold = 1;
+		sched_at(&s, m[i], NOW);
+		assert_int_equal(s.msg[m[i]].state, SCHED_HELD);
+	}
+	sched_grab(&s, m[1]);
+	sched_enlist(&s, m[1], d);
+	sched_grab(&s, m[2]);
+	sched_enlist(&s, m[2], d);
+	sched_grab(&s, m[2]); /* the last one: the list's end moves */
+	s.msg[m[2]].hold = 1;
+	sched_enlist(&s, m[2], d);
+	sched_grab(&s, m[4]);
+	sched_enlist(&s, m[4], d);
+	assert_int_equal(s.dest[d].waiting, 2);
+	sched_step(&s, NOW, NOW + 1000 * DAY, ignore, NULL);
+	sched_expire(&s, NOW + 1000 * DAY, 1);
+	sched_all(&s, NOW + 1000 * DAY);
+	for (unsigned n = 0; n < 40 - 14 - 1; n++) {
+		uint32_t got = sched_due(&s, NOW + 1000 * DAY);
+
+		assert_int_not_equal(got, SCHED_NONE);
+		assert_int_equal(s.msg[got].hold, 0);
+	}
+	assert_int_equal(sched_due(&s, INT64_MAX - 1), SCHED_NONE);
+	s.msg[m[2]].hold = 0;
+	sched_grab(&s, m[2]);
+	sched_at(&s, m[2], NOW);
+	assert_int_equal(sched_due(&s, NOW), m[2]);
+}
+
 int
 main(void)
 {
@@ -376,6 +428,7 @@ main(void)
 		cmocka_unit_test(test_down_and_up),
 		cmocka_unit_test(test_long_error),
 		cmocka_unit_test(test_lists),
+		cmocka_unit_test(test_hold),
 	};
 	int rc = cmocka_run_group_tests(tests, NULL, NULL);
 
