@@ -72,6 +72,8 @@ struct ctl_entry {
 	uint8_t zero;
 };
 
+#define CTL_HOLD_TIME 2147400000 /* the time of remote/N of a message that is held: SCHED_HOLD */
+
 #define CTL_ENTRIES 64
 
 struct ctl_list {
@@ -193,5 +195,6 @@ int ctl_connect(const char *path);
 int ctl_query(int fd, enum ctl_type type, uint64_t arg, void *answer, size_t size);
 
 int status_main(int argc, char **argv);
+int queue_main(int argc, char **argv);
 
 #endif

@@ -31,6 +31,7 @@ static const struct applet {
 	{ "keygen", keygen_main },
 	{ "mkqueue", mkqueue_main },
 #if TOOLS
+	{ "queue", queue_main },
 	{ "status", status_main },
 #endif
 	{ "version", version_main },
@@ -71,6 +72,6 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | status | version [options]; see mailstile(8)\n");
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | queue | status | version [options]; see mailstile(8)\n");
 	return 100;
 }

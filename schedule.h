@@ -8,6 +8,7 @@
 #define MAILSTILE_SCHEDULE_H
 
 #include "config.h"
+#include "ctl.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -16,7 +17,7 @@
 /* No honest attempt lies further ahead than this: with QUEUE_LIFETIME's largest value it would be 66000 seconds. */
 #define SCHED_AHEAD_MAX 172800
 /* The time of remote/N when an operator holds the message: qmail-send, too, will wait for it. Any time_t can have it. */
-#define SCHED_HOLD 2147400000
+#define SCHED_HOLD CTL_HOLD_TIME
 
 /* A birth before this was written by a clock that was not set: such a message would have expired before this program was built. */
 #define SCHED_PLAUSIBLE (BUILD_EPOCH - 2592000)
