@@ -628,6 +628,7 @@ judge(struct relay *r, struct remote *t, unsigned i, char klass, unsigned code, 
 		rcpt_expired(r, t->pass, o->rcpt, text);
 	} else {
 		t->pass->rcpt[o->rcpt].state = PASS_LATER;
+		relayctl_why(&r->sched->msg[t->pass->m], o->text);
 	}
 }
 

@@ -29,6 +29,49 @@ static struct {
 	int64_t heard; /* mono */
 } tool[RELAYCTL_TOOLS];
 
+/* Texts that messages share, since most wait for the same reason. One that was replaced has had its turn: messages that meant it know nothing. */
+#define WHYS 128
+static struct {
+	char text[160];
+	uint8_t turn;
+} why[WHYS];
+static unsigned why_next;
+
+void
+relayctl_why(struct sched_msg *m, const char *text)
+{
+	char mem[sizeof why[0].text];
+	struct buf b;
+	unsigned i = 0;
+
+	buf_init(&b, mem, sizeof mem);
+	buf_escaped(&b, text, strlen(text), 1);
+	(void)buf_cstr(&b);
+	while (i < WHYS && strcmp(why[i].text, mem) != 0) {
+		i++;
+	}
+	if (i == WHYS) {
+		i = why_next++ % WHYS;
+		memcpy(why[i].text, mem, sizeof mem);
+		why[i].turn++;
+	}
+	m->why = (uint16_t)(i + 1);
+	m->why_turn = why[i].turn;
+}
+
+static void
+tell_why(uint64_t n, struct ctl_dest *a)
+{
+	unsigned i = (unsigned)(n & 0xffff) - 1;
+
+	memset(a, 0, sizeof *a);
+	a->rc = CTL_NONE;
+	if (i < WHYS && why[i].turn == n >> 16) {
+		a->rc = CTL_DONE;
+		memcpy(a->text, why[i].text, sizeof why[i].text);
+	}
+}
+
 static void
 hang_up(unsigned i)
 {
@@ -246,7 +289,11 @@ list(const struct relay *r, uint64_t from, struct ctl_list *l)
 		if (t->state == SCHED_FREE) {
 			continue;
 		}
-		*e = (struct ctl_entry){ .id = t->id, .birth = t->birth, .next = t->next, .state = state[t->state] };
+		*e = (struct ctl_entry){ .id = t->id,
+			.birth = t->birth,
+			.next = t->next,
+			.state = state[t->state],
+			.why = t->why == 0 ? 0 : (uint32_t)t->why_turn << 16 | t->why };
 		if (t->state == SCHED_LISTED) {
 			e->dest = t->dest;
 			e->state = s->dest[t->dest].down ? CTL_WAITING : CTL_DUE;
@@ -318,7 +365,11 @@ answer(struct relay *r, int sock, const struct ctl_ask *ask)
 		list(r, ask->arg, &a.list);
 		len = sizeof a.list;
 	} else if (ask->type == CTL_DEST || ask->type == CTL_WHY) {
-		dest(r, ask->type == CTL_DEST ? ask->arg : 0, &a.dest);
+		if (ask->type == CTL_DEST) {
+			dest(r, ask->arg, &a.dest);
+		} else {
+			tell_why(ask->arg, &a.dest);
+		}
 		len = sizeof a.dest;
 	} else {
 		a.rc = (struct ctl_answer){ .rc = change(r, ask) };

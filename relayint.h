@@ -179,10 +179,13 @@ int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1])
 #if TOOLS
 unsigned relayctl_polls(struct relay *r, struct pollfd *p);
 void relayctl_serve(struct relay *r, const struct pollfd *p, unsigned n);
+/* Remember, for tools, what an attempt came to. */
+void relayctl_why(struct sched_msg *m, const char *text);
 #else
 /* clang-format off */
 static inline unsigned relayctl_polls(struct relay *r, struct pollfd *p) { (void)r; (void)p; return 0; }
 static inline void relayctl_serve(struct relay *r, const struct pollfd *p, unsigned n) { (void)r; (void)p; (void)n; }
+static inline void relayctl_why(struct sched_msg *m, const char *text) { (void)m; (void)text; }
 /* clang-format on */
 #endif
 

@@ -24,8 +24,8 @@
 
 enum sched_state {
 	SCHED_FREE,
-	SCHED_BUSY,  /* in the hands of a pass */
-	SCHED_TIMED, /* in the heap, until `next` */
+	SCHED_BUSY,   /* in the hands of a pass */
+	SCHED_TIMED,  /* in the heap, until `next` */
 	SCHED_LISTED, /* due, or waiting, at its destination */
 	SCHED_HELD    /* nowhere, until someone takes it */
 };
@@ -38,8 +38,9 @@ struct sched_msg {
 	uint32_t link; /* the next one at the destination, or the next free record */
 	uint16_t dest; /* SCHED_LISTED */
 	uint8_t state;
-	uint8_t hold; /* wherever it is sent, it becomes SCHED_HELD */
-	uint8_t zero[4];
+	uint8_t hold;     /* wherever it is sent, it becomes SCHED_HELD */
+	uint8_t why_turn; /* of `why` */
+	uint16_t why;     /* relayctl.c: what its last attempt came to, 0 = nothing is known */
 };
 /* With its place in the heap: what a queued message costs. */
 _Static_assert(sizeof(struct sched_msg) + sizeof(uint32_t) <= 64, "a queued message may cost 64 octets");

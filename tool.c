@@ -27,6 +27,7 @@
 struct item {
 	uint64_t id;
 	int64_t birth, next;
+	uint32_t why;
 	uint16_t dest;
 	uint8_t state;  /* enum ctl_state, or */
 	uint8_t source; /* what is known of it */
@@ -309,6 +310,7 @@ ask_scheduler(void)
 				t->birth = l.entry[i].birth;
 				t->next = l.entry[i].next;
 				t->dest = l.entry[i].dest;
+				t->why = l.entry[i].why;
 				t->state = l.entry[i].state;
 				t->source = FROM_SCHEDULER;
 			}
@@ -346,43 +348,45 @@ show_rcpt(const char *addr, void *ctx)
 	out_str("\n");
 }
 
+/* When it is tried, and why it has not arrived. */
 static void
 show_when(const struct item *t)
 {
-	static struct ctl_dest d;
-	const char *state = state_name(t);
+	static struct ctl_dest d, w;
+	int64_t in = t->source == FROM_SCHEDULER && t->state == CTL_TIMED ? t->next - q.now : -1;
+	const char *error = "", *down = NULL;
 
 	if (t->source == FROM_SCHEDULER && t->state == CTL_WAITING &&
 	    ctl_query(q.server, CTL_DEST, t->dest, &d, sizeof d) == 0 && d.rc == CTL_DONE) {
 		d.name[sizeof d.name - 1] = d.text[sizeof d.text - 1] = '\0';
-		if (q.json) {
-			out_str(",\"waits_for\":\"");
-			out_text(d.name);
-			out_fmt("\",\"next_in\":%lld,\"error\":\"", (long long)(d.until < 0 ? 0 : d.until));
-			out_text(d.text);
-			out_str("\"");
-			return;
-		}
-		out_str("    ");
-		out_text(d.name);
-		out_str(" is down, tried in ");
-		out_span(d.until);
-		out_str(": ");
-		out_text(d.text);
-		out_str("\n");
-		return;
+		in = d.until < 0 ? 0 : d.until;
+		down = d.name;
+		error = d.text;
+	} else if (t->source == FROM_SCHEDULER && t->why != 0 &&
+	    ctl_query(q.server, CTL_WHY, t->why, &w, sizeof w) == 0 && w.rc == CTL_DONE) {
+		w.text[sizeof w.text - 1] = '\0';
+		error = w.text;
 	}
 	if (q.json) {
-		if (t->source == FROM_SCHEDULER && t->state == CTL_TIMED) {
-			out_fmt(",\"next_in\":%lld", (long long)(t->next > q.now ? t->next - q.now : 0));
+		out_str(down == NULL ? "" : ",\"waits_for\":\"");
+		out_text(down == NULL ? "" : down);
+		out_str(down == NULL ? "" : "\"");
+		if (in >= 0) {
+			out_fmt(",\"next_in\":%lld", (long long)in);
 		}
+		out_str(",\"error\":\"");
+		out_text(error);
+		out_str("\"");
 		return;
 	}
-	out_fmt("    %s", state);
-	if (t->source == FROM_SCHEDULER && t->state == CTL_TIMED) {
+	out_fmt("    %s", down == NULL ? state_name(t) : down);
+	out_str(down == NULL ? "" : " is down");
+	if (in >= 0) {
 		out_str(", tried in ");
-		out_span(t->next - q.now);
+		out_span(in);
 	}
+	out_str(error[0] == '\0' ? "" : ": ");
+	out_text(error);
 	out_str("\n");
 }
 

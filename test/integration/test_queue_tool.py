@@ -42,6 +42,8 @@ def test_operator(down):  # pylint: disable=redefined-outer-name
     assert e["to"] == ["bob@far.example", "carol@Near.example"] and e["sender"] == "alice@client.example" and e["size"] > 100 and e["done"] == 0
     assert mine[by_rcpt["dave@near.example"]]["sender"] == ""
     assert "Connection refused" in [e for e in mine.values() if e["state"] == "waiting"][0]["error"]
+    # Each of them was tried by itself, and knows what came of it.
+    assert all("Connection refused" in e["error"] for e in mine.values() if e["state"] == "timed")
     text = queue(server, "list")
     assert text.endswith("3 messages\n") and "        carol@Near.example\n" in text and "is down, tried in" in text
     assert re.match(r"3 messages, .*; the oldest is \d+ s old\n    127\.0\.0\.1: \d+ wait, 0 deliveries run; down, tried in", queue(server, "stat"))
