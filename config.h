@@ -382,7 +382,7 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 #define RELAY 1
 #endif
 
-/* TOOLS: with `mailstile status`, and what the server tells it. Default 1. 0 saves about 12 KiB. */
+/* TOOLS: with `mailstile status` and `mailstile queue`, and what the server tells them. Default 1. 0 saves about 20 KiB. */
 #ifndef TOOLS
 #define TOOLS 1
 #endif
