@@ -215,7 +215,7 @@ compose(struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, 
 	out_str(o, str_fmt(mem, sizeof mem, "\nMessage-ID: <%lld.%016llx@", (long long)now, (unsigned long long)r));
 	out_str(o, c->conf->bouncehost);
 	out_str(o, ">\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\n");
-	(c->conf->dsn ? dsn_compose : qsbmf_compose)(c, o, ask, why, mess);
+	(BOUNCE_DSN && c->conf->dsn ? dsn_compose : qsbmf_compose)(c, o, ask, why, mess);
 	out_flush(o);
 }
 

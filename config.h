@@ -387,6 +387,11 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 #define TOOLS 1
 #endif
 
+/* BOUNCE_DSN: bounces can be delivery reports (RFC 3464), where control/bounceformat asks for it. Default 1. 0 saves about 4 KiB. */
+#ifndef BOUNCE_DSN
+#define BOUNCE_DSN 1
+#endif
+
 /* RELAY_DEFAULT: what control/relay says when it does not exist: 1 = this program delivers, 0 = something else does. Default 1.
  * With 1 beside a running qmail-send nothing breaks: whoever has lock/sendmutex delivers, and the other one waits for it. */
 #ifndef RELAY_DEFAULT

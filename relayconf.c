@@ -733,7 +733,7 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	}
 	load_host(&l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
 	str_copy(r->me, sizeof r->me, me);
-	r->dsn = load_choice(&l, "bounceformat", "qsbmf", "dsn", 0) == 1;
+	r->dsn = load_choice(&l, "bounceformat", "qsbmf", BOUNCE_DSN ? "dsn" : "qsbmf", 0) == 1;
 	load_host(&l, "helohost", r->helohost, sizeof r->helohost, me);
 	r->timeout_connect = (int)load_number(&l, "timeoutconnect", 60, 1, 3600);
 	r->timeout_remote = (int)load_number(&l, "timeoutremote", 1200, 1, 7200);
