@@ -107,7 +107,7 @@ warn(struct diag *d, const struct house *h)
 {
 	if (!h->ids.root) {
 		diag_put(d, DIAG_WARN, NULL, 0,
-		    "not started as root: no separate users, no jail; for a desk or a demonstration only");
+		    "not started as root: no separate users, no jail: for desks and demonstrations");
 	}
 	if (time(NULL) < BUILD_EPOCH) {
 		diag_put(d, DIAG_WARN, NULL, 0,

@@ -21,6 +21,12 @@ version_main(int argc, char **argv)
 	return 0;
 }
 
+#if TOOLS
+#define APPLETS "queue | status | "
+#else
+#define APPLETS ""
+#endif
+
 static const struct applet {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -72,6 +78,7 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | queue | status | version [options]; see mailstile(8)\n");
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS
+	    "version [options]; see mailstile(8)\n");
 	return 100;
 }

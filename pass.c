@@ -834,7 +834,7 @@ pass_drop(struct relay *r)
 		for (unsigned k = 0; t->pass != NULL && k < t->rcpts; k++) {
 			if (t->outcome[k].klass == 0) {
 				keep_text(&t->outcome[k],
-				    "Cut off, since delivery ends or starts over; it may arrive twice. (#4.3.0)\n");
+				    "Cut off: delivery ends or starts over; it may arrive twice. (#4.3.0)\n");
 				t->outcome[k].klass = 'Z';
 				log_deliver(r, t->pass, &t->outcome[k], NULL, r->mono - t->since);
 			}

@@ -83,6 +83,8 @@ share_inherit(struct share *s, int fork_it)
 	return madvise(s, sizeof *s, fork_it ? MADV_DOFORK : MADV_DONTFORK);
 }
 
+#if TOOLS
+
 void
 share_count(struct share *s, enum ctl_count what, uint32_t n)
 {
@@ -99,6 +101,8 @@ share_keep_line(struct share *s, const char *text, size_t len)
 	memcpy(l->text, text, len);
 	l->text[len] = '\0';
 }
+
+#endif
 
 static void
 lock_op(enum share_part part, short type)

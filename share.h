@@ -75,8 +75,15 @@ int share_fd(void);
 /* 0: children forked from now on do not get it; 1: they do. */
 int share_inherit(struct share *s, int fork_it);
 /* Count an event. Forget none of the last lines that an operator should see: log_keep(). */
+#if TOOLS
 void share_count(struct share *s, enum ctl_count what, uint32_t n);
 void share_keep_line(struct share *s, const char *text, size_t len);
+#else
+/* clang-format off */
+static inline void share_count(struct share *s, enum ctl_count what, uint32_t n) { (void)s; (void)what; (void)n; }
+static inline void share_keep_line(struct share *s, const char *text, size_t len) { (void)s; (void)text; (void)len; }
+/* clang-format on */
+#endif
 void share_lock(enum share_part part);
 void share_unlock(enum share_part part);
 
