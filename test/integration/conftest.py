@@ -179,6 +179,16 @@ def make_double():
 
 
 @pytest.fixture
+def down(make_server):
+    """A server whose next hop refuses connections until it is started: (server, start)."""
+    import remote
+    import test_delivery
+    peer = remote.Peer()
+    peer.stop()
+    return test_delivery.delivering(make_server, peer), lambda: remote.Peer(port=peer.port)
+
+
+@pytest.fixture
 def scratch(work):
     """An empty directory."""
     path = tempfile.mkdtemp(dir=work)

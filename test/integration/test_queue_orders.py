@@ -56,16 +56,6 @@ class Tool:
         self.sock.close()
 
 
-@pytest.fixture
-def down(make_server):
-    """A server whose next hop refuses connections until it is started: (server, start)."""
-    peer = remote.Peer()
-    port = peer.port
-    peer.stop()
-    server = delivering(make_server, peer)
-    yield server, lambda: remote.Peer(port=port)
-
-
 def queued(server, tool, n):
     send(server, n)
     return poll(lambda: (lambda found: len(found) == n and set(found.values()) <= {WAITING, TIMED} and found)(tool.list()), "%d messages that wait" % n)

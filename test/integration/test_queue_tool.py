@@ -10,7 +10,7 @@ import pytest
 import harness
 import tools
 from test_delivery import empty, messages, send
-from test_queue_orders import down, ready  # pylint: disable=unused-import
+from test_queue_orders import ready
 from tools import poll
 
 pytestmark = pytest.mark.release
@@ -27,7 +27,7 @@ def listed(server):
     return {e["id"]: e for e in (json.loads(line) for line in queue(server, "-j").splitlines())}
 
 
-def test_operator(down):  # pylint: disable=redefined-outer-name
+def test_operator(down):
     """From a look at mail that waits to an empty queue."""
     server, start = down
     ready(server).close()

@@ -69,6 +69,7 @@ load_clock(const char *path)
 int
 main(int argc, char **argv)
 {
+	const char *ctl;
 	static struct relay_conf conf;
 	static struct cleaner cleaner;
 	struct diag d = { .emit = diag_to_log };
@@ -91,6 +92,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "scheduler: cannot start: %s\n", strerror(errno));
 		return 100;
 	}
+	ctl = getenv("SCHEDULER_CTL");
 	if (getenv("SCHEDULER_WAIT") != NULL) {
 		raise(SIGSTOP);
 	}
@@ -103,5 +105,5 @@ main(int argc, char **argv)
 	}
 	close(sv[1]);
 	relay_loop(&conf, cleaner.spool.split, cleaner.spool.journal, geteuid(), sv[0], nursery,
-	    getenv("SCHEDULER_CTL") == NULL ? -1 : atoi(getenv("SCHEDULER_CTL")));
+	    ctl == NULL ? -1 : atoi(ctl));
 }
