@@ -104,6 +104,6 @@ main(int argc, char **argv)
 		clean_loop(&cleaner, sv[1]);
 	}
 	close(sv[1]);
-	relay_loop(&conf, cleaner.spool.split, cleaner.spool.journal, geteuid(), sv[0], nursery,
-	    ctl == NULL ? -1 : atoi(ctl));
+	relay_loop(
+	    &conf, cleaner.spool.split, cleaner.spool.journal, geteuid(), sv[0], nursery, ctl == NULL ? -1 : atoi(ctl));
 }
