@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -73,6 +74,37 @@ class House:
 
 def unescape(value):
     return re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m.group(1), 16)]), value.encode()).decode("utf-8", "surrogateescape")
+
+
+class Syslog:
+    """A /dev/log of one's own: `mounts` put it where a server that is started with them (root only) finds it."""
+
+    def __init__(self, scratch):
+        path = os.path.join(scratch, "log")
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(path)
+        os.chmod(path, 0o666)
+        self.sock.settimeout(tools.PATIENCE)
+        self.mounts = ["mkdir %s/dev" % scratch, "for d in null zero random urandom; do touch %s/dev/$d; mount --bind /dev/$d %s/dev/$d; done"
+                       % (scratch, scratch), "touch %s/dev/log" % scratch, "mount --bind %s %s/dev/log" % (path, scratch),
+                       "mount --rbind %s/dev /dev" % scratch]
+        self.process = None
+
+    def serve(self, server):
+        self.process = subprocess.Popen(server.argv("serve", "-s", "-H", server.home), env=environment(), start_new_session=True)
+
+    def read_until(self, pattern):
+        """Lines, up to one that matches."""
+        lines = []
+        while not lines or not re.search(pattern, lines[-1]):
+            lines.append(self.sock.recv(4096).decode())
+            assert re.match(r"<(1[6-9]|2[0-3])>mailstile\[\d+\]: ev=(?!crash)", lines[-1]), lines[-1]
+        return lines
+
+    def stop(self):
+        self.process.terminate()
+        assert self.process.wait(30) == 0
+        self.sock.close()
 
 
 class Event(dict):

@@ -7,6 +7,7 @@ itself is in test_relay.py and test_remote.py.
 import os
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -183,6 +184,32 @@ def test_bounce(make_server):
         lines = b"\n".join(line for t in peer.talks for line in t.lines)
         assert b"MAIL FROM:<>" in lines and b"RCPT TO:<alice@client.example>" in lines
         server.stop()
+
+
+@pytest.mark.root
+def test_syslog(make_server, scratch):
+    """
+    Under syslog the scheduler, the cleaner and the remotes can speak, too: a line of theirs once was a system call that their filters ended them for.
+    A message to two recipients, of whom one is refused, then the report.
+    """
+    answers = {"rcpt": [b"550 5.1.1 no such user here\r\n", b"250 2.1.5 ok\r\n"]}
+    log = harness.Syslog(scratch)
+    with remote.Peer(answers=answers) as peer:
+        server = delivering(make_server, peer, start=False, mounts=log.mounts)
+        log.serve(server)
+        try:
+            poll(lambda: listening(server), "the server")
+            send(server, rcpts=["bob@far.example", "carol@far.example"])
+            log.read_until(r"ev=deliver .*to=<?alice@client\.example.* result=ok")
+            poll(lambda: empty(server), "an empty queue")
+        finally:
+            log.stop()
+    assert len(messages(peer)) == 2
+
+
+def listening(server):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", server.port["inside"])) == 0
 
 
 def test_stops_in_time(make_server):

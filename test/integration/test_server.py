@@ -449,30 +449,16 @@ def test_detached(make_server, how):
 @pytest.mark.root
 def test_syslog(make_server, scratch):
     """-s: lines go to /dev/log, also those of the chrooted wardens."""
-    log = os.path.join(scratch, "log")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    sock.bind(log)
-    os.chmod(log, 0o666)
-    sock.settimeout(tools.PATIENCE)
-    mounts = ["mkdir %s/dev" % scratch, "for d in null zero random urandom; do touch %s/dev/$d; mount --bind /dev/$d %s/dev/$d; done"
-              % (scratch, scratch), "touch %s/dev/log" % scratch, "mount --bind %s %s/dev/log" % (log, scratch),
-              "mount --rbind %s/dev /dev" % scratch]
-    server = make_server(start=False, listen=PLAIN, mounts=mounts)
-    import subprocess
-    server.process = subprocess.Popen(server.argv("serve", "-s", "-H", server.home), env=harness.environment(), start_new_session=True)
+    log = harness.Syslog(scratch)
+    server = make_server(start=False, listen=PLAIN, mounts=log.mounts)
+    log.serve(server)
     try:
         poll(lambda: accepts(server), "the server")
         with server.session("smtp") as c:
             c.mail(rcpts=["you@local.example"])
             c.quit()
-        seen = b""
-        while not re.search(rb"ev=close .* msgs=1 ", seen):
-            seen += sock.recv(4096) + b"\n"
+        seen = log.read_until(r"ev=close .* msgs=1 ")
     finally:
-        server.process.terminate()
-        assert server.process.wait(30) == 0
-        sock.close()
-    for line in seen.decode().splitlines():
-        assert re.match(r"<(1[6-9]|2[0-3])>mailstile\[\d+\]: ev=", line), line
-    assert "ev=accept" in seen.decode()
+        log.stop()
+    assert [line for line in seen if "ev=accept" in line]
     server.take()
