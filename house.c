@@ -41,11 +41,27 @@ jail_fit(int fd, const char **why)
 	return st.st_uid == 0 && (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
+/* The jail's descriptor; -1: it is not fit to be one, which `d` is told. */
+static int
+fit_jail(const char *path, struct diag *d)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	const char *why = strerror(errno);
+
+	if (fd != -1 && jail_fit(fd, &why)) {
+		return fd;
+	}
+	diag_put(d, DIAG_ERROR, path, 0, "%s; expected an empty directory of root's: it jails smtp processes", why);
+	if (fd != -1) {
+		close(fd);
+	}
+	return -1;
+}
+
 static int
 open_jail(struct house *h, struct diag *d)
 {
 	char path[512];
-	const char *why;
 
 	h->jail = -1;
 	if (!h->ids.root) {
@@ -57,31 +73,22 @@ open_jail(struct house *h, struct diag *d)
 		    strerror(errno));
 		return 100;
 	}
-	h->jail = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	why = h->jail == -1 ? strerror(errno) : NULL;
-	if (h->jail == -1 || !jail_fit(h->jail, &why)) {
-		diag_put(
-		    d, DIAG_ERROR, path, 0, "%s; expected an empty directory of root's: it jails smtp processes", why);
-		return 100;
-	}
-	return 0;
+	h->jail = fit_jail(path, d);
+	return h->jail == -1 ? 100 : 0;
 }
 
 void
 house_check_jail(const struct config *c, const struct priv_ids *ids, struct diag *d)
 {
 	char path[512];
-	const char *why;
+	struct stat st;
 	int fd;
 
 	str_fmt(path, sizeof path, "%s/empty", c->home);
-	fd = ids->root ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-	if (ids->root && fd == -1 && errno != ENOENT) {
-		diag_put(d, DIAG_ERROR, path, 0, "cannot be opened: %s", strerror(errno));
-	} else if (fd != -1 && !jail_fit(fd, &why)) {
-		diag_put(
-		    d, DIAG_ERROR, path, 0, "%s; expected an empty directory of root's: it jails smtp processes", why);
+	if (!ids->root || (lstat(path, &st) == -1 && errno == ENOENT)) {
+		return;
 	}
+	fd = fit_jail(path, d);
 	if (fd != -1) {
 		close(fd);
 	}

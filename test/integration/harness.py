@@ -210,6 +210,14 @@ class Server:
             raise AssertionError("server ended with status %d\n%s" % (self.process.returncode, self.tail()))
         return self.log("start")
 
+    def accepts(self, profile="smtp"):
+        """Does somebody listen there?"""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port[profile]), 1):
+                return True
+        except OSError:
+            return False
+
     def left(self):
         """Processes of this server; all of its family share its session."""
         return [p for p in tools.processes() if p.session == self.pid and p.state != "Z"]

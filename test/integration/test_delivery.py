@@ -198,18 +198,13 @@ def test_syslog(make_server, scratch):
         server = delivering(make_server, peer, start=False, mounts=log.mounts)
         log.serve(server)
         try:
-            poll(lambda: listening(server), "the server")
+            poll(lambda: server.accepts("inside"), "the server")
             send(server, rcpts=["bob@far.example", "carol@far.example"])
             log.read_until(r"ev=deliver .*to=<?alice@client\.example.* result=ok")
             poll(lambda: empty(server), "an empty queue")
         finally:
             log.stop()
     assert len(messages(peer)) == 2
-
-
-def listening(server):
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", server.port["inside"])) == 0
 
 
 def test_stops_in_time(make_server):

@@ -23,14 +23,6 @@ BOTH = {"smtp": "smtp 127.0.0.1:{}", "inside": "inside 127.0.0.1:{}"}
 CRASH = signal.SIGSYS if tools.SANITIZE else signal.SIGSEGV
 
 
-def accepts(server, profile="smtp"):
-    try:
-        with socket.create_connection(("127.0.0.1", server.port[profile]), 1):
-            return True
-    except OSError:
-        return False
-
-
 # ---- Start -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name,content", [
@@ -85,13 +77,13 @@ def test_port_is_free_again_at_once(make_server):
         c.quit()
     server.stop()
     server.start(wait=False)
-    poll(lambda: len(server.log("start")) == 2 and accepts(server), "the second start")
+    poll(lambda: len(server.log("start")) == 2 and server.accepts(), "the second start")
 
 
 @pytest.mark.parametrize("line,ok", [("smtp {}", True), ("smtp *:{}", True), ("  smtp   127.0.0.1:{}  ", True), ("# x\n\nsmtp 127.0.0.1:{}", True)])
 def test_listen_lines(make_server, line, ok):
     server = make_server(listen={"smtp": line})
-    assert accepts(server) == ok
+    assert server.accepts() == ok
     assert server.log("listen")[0]["profile"] == "smtp"
 
 
@@ -152,7 +144,7 @@ def test_reload_changes_listeners(make_server):
     server.set(listen="smtp 127.0.0.1:%d\nsmtp 127.0.0.1:%d\n" % (port, server.port["smtp"]))
     server.reload()
     server.port["new"] = port
-    assert accepts(server, "new") and not accepts(server, "inside")
+    assert server.accepts("new") and not server.accepts("inside")
     with server.session("smtp") as c:
         c.mail(rcpts=["you@local.example"])
     with server.connect("new") as c:
@@ -209,7 +201,7 @@ def test_drain(make_server):
     c.cmd("DATA", 354)
     c.send(smtpc.MESSAGE)
     server.kill(signal.SIGTERM)
-    poll(lambda: not accepts(server), "the port to close")
+    poll(lambda: not server.accepts(), "the port to close")
     c.send(b".\r\n")
     server.message(c.reply(250))
     rest = c.rest()
@@ -433,7 +425,7 @@ def test_detached(make_server, how):
     assert p.returncode == 0, p.text
     pid = int(poll(lambda: os.path.exists(pidfile) and tools.read(pidfile).strip(), "the pid file"))
     try:
-        poll(lambda: accepts(server), "the server")
+        poll(lambda: server.accepts(), "the server")
         (process,) = [x for x in tools.processes() if x.pid == pid]
         assert process.ppid != os.getpid() and process.session in (pid, process.session) and process.session != os.getsid(0)
         with server.session("smtp") as c:
@@ -453,7 +445,7 @@ def test_syslog(make_server, scratch):
     server = make_server(start=False, listen=PLAIN, mounts=log.mounts)
     log.serve(server)
     try:
-        poll(lambda: accepts(server), "the server")
+        poll(lambda: server.accepts(), "the server")
         with server.session("smtp") as c:
             c.mail(rcpts=["you@local.example"])
             c.quit()
