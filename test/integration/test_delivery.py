@@ -7,7 +7,6 @@ itself is in test_relay.py and test_remote.py.
 import os
 import re
 import signal
-import socket
 import time
 
 import pytest
