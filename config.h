@@ -485,6 +485,32 @@ _Static_assert(RELAY_PINS_MAX >= 1 && RELAY_PINS_MAX <= 256, "RELAY_PINS_MAX: 1.
 #define RELAY_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 #endif
 
+/* ---- radcheckpassword ------------------------------------------------------------------------------------------------------- */
+
+/* RADCHECKPASSWORD: the program is a checkpassword, too, for POP3 and IMAP servers; see radcheckpassword(8). Default 1. 0 saves about 2 KiB. */
+#ifndef RADCHECKPASSWORD
+#define RADCHECKPASSWORD 1
+#endif
+
+/* RCP_USER, RCP_GROUP: owner of all mailboxes: who the program is run as when radcheckpassword is started as root. Names, or decimal
+ * numbers; never root. Default vmail. Missing ones: every login is put off. */
+#ifndef RCP_USER
+#define RCP_USER "vmail"
+#endif
+#ifndef RCP_GROUP
+#define RCP_GROUP "vmail"
+#endif
+
+/* RCP_HOME: a mailbox's directory, which must be there: HOME, and where the program is run. %u, once, is the user's name. Without a
+ * slash in front it is below HOME_DIR. Default vmail/%u. RCP_SHELL: SHELL. Default /bin/false. */
+#ifndef RCP_HOME
+#define RCP_HOME "vmail/%u"
+#endif
+#ifndef RCP_SHELL
+#define RCP_SHELL "/bin/false"
+#endif
+_Static_assert(sizeof RCP_HOME > 1, "RCP_HOME: / for no directory of one's own");
+
 /* ---- Contradictions --------------------------------------------------------------------------------------------------------- */
 
 #if TIMEOUT_LOGIN < RADIUS_DEADLINE

@@ -175,6 +175,21 @@ become(uid_t uid, gid_t gid, int dirfd)
 	}
 }
 
+int
+priv_find(const char *user, const char *group, uid_t *uid, gid_t *gid)
+{
+	return find_id("/etc/passwd", user, uid) == -1 || find_id("/etc/group", group, gid) == -1 || *uid == 0 ||
+		*gid == 0
+	    ? -1
+	    : 0;
+}
+
+void
+priv_become(uid_t uid, gid_t gid)
+{
+	become(uid, gid, -1);
+}
+
 static uid_t
 uid_of(const struct priv_ids *ids, enum priv_role role)
 {
