@@ -122,6 +122,7 @@ find_home(struct caller *c, const char *top)
 		return -1;
 	}
 	buf_init(&b, c->home, sizeof c->home);
+	/* cppcheck-suppress knownConditionTrueFalse ; not in every board's config.h */
 	if (pattern[0] != '/') {
 		buf_fmt(&b, "%s/", top);
 	}
@@ -244,8 +245,10 @@ run(const struct caller *c, char **argv)
 	char **env = make_environment(c);
 	const char *what = c->home;
 
-	if (env != NULL && chdir(c->home) == 0) {
+	if (env != NULL) {
 		environ = env;
+	}
+	if (env != NULL && chdir(c->home) == 0) {
 		what = argv[0];
 		execvp(argv[0], argv);
 	}
