@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """contrib/freeradius: FreeRADIUS and PostgreSQL with the two tables of the qmail-esmtpd set-ups, as they are shipped."""
 
-import os
 import re
 
 import pytest
