@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench fuzz power pkg:NAME; default: build test
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power pkg:NAME; default: build test
 #
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
@@ -29,13 +29,14 @@ for word; do
 	unit) packages="$packages $unit" ;;
 	test) packages="$packages $test" ;;
 	demo) packages="$packages $demo" ;;
+	demo-sql) packages="$packages $sql" ;;
 	lint) packages="$packages $lint" ;;
 	bench) packages="$packages $bench" ;;
 	fuzz) packages="$packages $fuzz" ;;
 	power) packages="$packages $power" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|fuzz|power|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done

@@ -10,6 +10,7 @@ help:
 	@echo 'test-valgrind     the same under valgrind: half an hour; a part of it belongs to test'
 	@echo 'soak              many clients for MINUTES (10) while RADIUS, certificates and configuration change (test/integration/test_soak.py)'
 	@echo 'demo bench fuzz   test/demo.sh, test/bench/bench.sh, test/fuzz/run.sh'
+	@echo 'demo-sql          two boxes that share what a customer may send in a day: PostgreSQL, FreeRADIUS (test/demo-sql.sh)'
 	@echo 'power             cuts the power of a guest under load, on several file systems (test/power/machine.py): most of an hour'
 	@echo 'size              section and file sizes against the budget of the board'
 	@echo 'lint              compilers'"'"' analysers, clang-tidy, cppcheck, shellcheck, mandoc, format (test/lint.sh)'
@@ -122,6 +123,10 @@ demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)MAILSTILE='$(abspath $(PROG))' test/demo.sh
+demo-sql:
+	$(Q)test/install-deps.sh build demo demo-sql
+	+$(Q)$(MAKE) --no-print-directory all
+	$(Q)MAILSTILE='$(abspath $(PROG))' test/demo-sql.sh
 bench:
 	+$(Q)test/bench/bench.sh
 fuzz:

@@ -130,13 +130,26 @@ def crypted(password):
     return _crypted[password]
 
 
+def free_pair():
+    """A port for logins, with the next one for accounting, as 1812 and 1813."""
+    while True:
+        port = tools.free_port(socket.SOCK_DGRAM)
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+                s.bind(("127.0.0.1", port + 1))
+            return port
+        except OSError:
+            continue
+
+
 class SqlRadius:
     """FreeRADIUS with the shipped files; only where it listens and where the database is are our own."""
 
     def __init__(self, work, database, name="sqlraddb"):
         self.dir = os.path.join(work, name)
         os.mkdir(self.dir, 0o755)
-        self.auth, self.acct = tools.free_port(socket.SOCK_DGRAM), tools.free_port(socket.SOCK_DGRAM)
+        self.auth = free_pair()
+        self.acct = self.auth + 1
         self.conf = "127.0.0.1:%d %s\n" % (self.auth, SECRET)
         self._copy("sql-mailstile", ("dbname=qmail", "host=%s dbname=qmail" % database.dir))
         self._copy("site-mailstile", ("ipaddr = *", "ipaddr = 127.0.0.1"), ("port = 1812", "port = %d" % self.auth), ("port = 1813", "port = %d" % self.acct))

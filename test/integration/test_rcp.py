@@ -275,6 +275,16 @@ def test_no_user_for_mailboxes(box):
     assert p.returncode == LATER and "uid=" not in p.text and "RCP_USER" in p.text
 
 
+@pytest.mark.release
+def test_fail2ban(box, scratch):
+    """Who guesses mailboxes' passwords is one address more for the filter."""
+    p = box.ask("alice", "not hers", env={"TCPREMOTEIP": "192.0.2.77"})
+    (line,) = p.errors.splitlines()
+    log = tools.write(os.path.join(scratch, "log"), "Nov 26 12:00:00 box mailstile[123]: %s\n" % line)
+    text = tools.run("fail2ban-regex", log, os.path.join(tools.TREE, "contrib/fail2ban/mailstile.conf"), check=False).text
+    assert "1 lines, 0 ignored, 1 matched" in text and "192.0.2.77" in text, text
+
+
 # ---- What is missing here ---------------------------------------------------------------------------------------------
 
 def test_no_mailbox(box):

@@ -9,6 +9,7 @@ import database
 import tools
 
 pytestmark = pytest.mark.release
+SUBMISSIONS = {"submissions": "submissions 127.0.0.1:{}"}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,16 @@ def test_may_not_relay(radius, db):
     db.sql("insert into mailstile_limits select id, 10, false from poppass where name = 'alice'")
     reply = radius.login("alice")
     assert reply["code"] == "Access-Accept" and reply["Mailstile-Relay"] == "no" and reply["Mailstile-Day-Messages"] == "10"
+
+
+def test_box(make_server, radius):
+    """A real mailstile that asks it."""
+    server = make_server(radius=radius.conf, listen=SUBMISSIONS)
+    for user in ("alice", "carol", "jürgen", "o'neil"):
+        with server.session("submissions", login=None) as c:
+            c.auth_plain(user, database.PASSWORDS[user])
+    with server.session("submissions", login=None) as c:
+        c.auth_plain("alice", "wonder lan", 535)
 
 
 # ---- How much? ----------------------------------------------------------------------------------------------------------
@@ -183,22 +194,30 @@ def test_nobody_to_count_for(radius, db):
 
 # ---- The database -------------------------------------------------------------------------------------------------------
 
-def test_database_down(radius, db):
+def test_database_down(make_server, radius, db):
     """
     No answer: neither a yes, nor a no that would tell customers that their password is wrong. Accounting is not acknowledged, so that it comes
     again. When it is back all goes on.
     """
     assert left(radius, "alice") == 50
+    server = make_server(radius=radius.conf.strip() + " 4 0\n", listen=SUBMISSIONS)
+
+    def customer():
+        with server.session("submissions", login=None) as c:
+            return c.auth_plain("alice", "wonder land", 454)
     db.stop()
     try:
-        crowd = tools.Crowd({"right": lambda: radius.login("alice", timeout=4), "wrong": lambda: radius.login("alice", "no", timeout=4),
+        crowd = tools.Crowd({"customer": customer, "right": lambda: radius.login("alice", timeout=4), "wrong": lambda: radius.login("alice", "no", timeout=4),
                              "stop": lambda: radius.account("alice", "Stop", "s1", 5, timeout=4)})
         assert crowd["right"] is None and crowd["wrong"] is None and crowd["stop"] is None
+        assert crowd["customer"].enhanced == "4.7.0"
     finally:
         db.start()
     tools.poll(lambda: radius.login("alice", timeout=2), "an answer", every=0.5)
     assert radius.account("alice", "Stop", "s1", 5, tries=3)
     assert db.count("alice") == (0, 5, 5) and left(radius, "alice") == 45
+    with server.session("submissions", login=None) as c:
+        c.auth_plain("alice", "wonder land")
 
 
 def test_started_without_the_database(sql_server, db, work):
