@@ -487,7 +487,7 @@ _Static_assert(RELAY_PINS_MAX >= 1 && RELAY_PINS_MAX <= 256, "RELAY_PINS_MAX: 1.
 
 /* ---- radcheckpassword ------------------------------------------------------------------------------------------------------- */
 
-/* RADCHECKPASSWORD: the program is a checkpassword, too, for POP3 and IMAP servers; see radcheckpassword(8). Default 1. 0 saves about 2 KiB. */
+/* RADCHECKPASSWORD: the program is a checkpassword, too, for POP3 and IMAP servers; see radcheckpassword(8). Default 1. 0 saves about 4 KiB. */
 #ifndef RADCHECKPASSWORD
 #define RADCHECKPASSWORD 1
 #endif

@@ -115,21 +115,22 @@ static int
 find_home(struct caller *c, const char *top)
 {
 	static const char pattern[] = RCP_HOME;
-	const char *u = strstr(pattern, "%u");
+	const char *u = pattern;
 	struct buf b;
 
 	if (c->user[0] == '.' || strchr(c->user, '/') != NULL) {
 		return -1;
+	}
+	while (*u != '\0' && (u[0] != '%' || u[1] != 'u')) {
+		u++;
 	}
 	buf_init(&b, c->home, sizeof c->home);
 	/* cppcheck-suppress knownConditionTrueFalse ; not in every board's config.h */
 	if (pattern[0] != '/') {
 		buf_fmt(&b, "%s/", top);
 	}
-	if (u == NULL) {
-		buf_str(&b, pattern);
-	} else {
-		buf_add(&b, pattern, (size_t)(u - pattern));
+	buf_add(&b, pattern, (size_t)(u - pattern));
+	if (*u != '\0') {
 		buf_add(&b, c->user, c->user_len);
 		buf_str(&b, u + 2);
 	}

@@ -282,7 +282,7 @@ def test_fail2ban(box, scratch):
     (line,) = p.errors.splitlines()
     log = tools.write(os.path.join(scratch, "log"), "Nov 26 12:00:00 box mailstile[123]: %s\n" % line)
     text = tools.run("fail2ban-regex", log, os.path.join(tools.TREE, "contrib/fail2ban/mailstile.conf"), check=False).text
-    assert "1 lines, 0 ignored, 1 matched" in text and "192.0.2.77" in text, text
+    assert "1 lines, 0 ignored, 1 matched" in text, text
 
 
 # ---- What is missing here ---------------------------------------------------------------------------------------------
