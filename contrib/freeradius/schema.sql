@@ -26,13 +26,31 @@ create table if not exists sendcounts (
 	total_count	int4			-- messages ever
 );
 
--- What a customer may. Number 0 is for all who have no line of their own; no number of messages is no limit.
+-- What a customer may. Number 0 is for all who have no line of their own. Where a number is missing that limit is not set here.
 create table if not exists mailstile_limits (
 	id		int4 primary key,
-	day_messages	int4 check (day_messages >= 0),
-	relay		boolean not null default true
+	day_messages	int4 check (day_messages >= 0),		-- a day
+	relay		boolean not null default true,		-- at all?
+	day_recipients	int4 check (day_recipients >= 0),	-- a day
+	rate		int4 check (rate >= 0),			-- messages a minute
+	size		int4 check (size >= 0),			-- octets of a message
+	sessions	int4 check (sessions >= 0)		-- at once
 );
-insert into mailstile_limits values (0, 50) on conflict do nothing;
+insert into mailstile_limits (id, day_messages) values (0, 50) on conflict do nothing;
+
+-- Senders a customer may use; with no line, any that the box allows.
+create table if not exists mailstile_senders (
+	id		int4 not null,
+	sender		varchar(253) not null,
+	primary key (id, sender)
+);
+
+-- Recipients of a day, for which sendcounts has no room.
+create table if not exists mailstile_recipients (
+	id		int4 primary key,
+	day		date not null,
+	count		int8 not null
+);
 
 -- Sessions that accounting packets were about, so that each message counts once however often a packet comes. Rows may be deleted when no
 -- box can have a packet about them any more: delete from mailstile_sessions where seen < now() - interval '30 days';
@@ -56,22 +74,33 @@ language sql stable security definer set search_path = public, pg_temp as $$
 	select p.id, p.name::text, 'Crypt-Password', p.pw::text, ':=' from poppass p where p.name = who and p.id is not null
 $$;
 
--- What is left of the day.
+-- What is left of the day, and what else he may.
 create or replace function mailstile_reply(who text)
 returns table (id int4, username text, attribute text, value text, op text)
 language sql stable security definer set search_path = public, pg_temp as $$
 	with customer as (
-		select p.id, p.name, l.relay, l.day_messages - case when c.last_send >= current_date then coalesce(c.count, 0) else 0 end as left_today
+		select p.id, p.name::text, l.relay, l.rate, l.size, l.sessions,
+			l.day_messages - case when c.last_send >= current_date then coalesce(c.count, 0) else 0 end as messages,
+			l.day_recipients - case when r.day >= current_date then r.count else 0 end as recipients
 		from poppass p
 		left join sendcounts c on c.id = p.id
+		left join mailstile_recipients r on r.id = p.id
 		left join lateral (
 			select * from mailstile_limits m where m.id in (p.id, 0) order by m.id = 0 limit 1
 		) l on true
 		where p.name = who and p.id is not null
 	)
-	select id, name::text, 'Mailstile-Relay', case when relay then 'yes' else 'no' end, ':=' from customer
+	select c.id, c.name, a.attribute, a.value, ':=' from customer c, lateral (values
+		('Mailstile-Relay', case when relay then 'yes' else 'no' end),
+		('Mailstile-Day-Messages', greatest(messages, 0)::text),
+		('Mailstile-Day-Recipients', greatest(recipients, 0)::text),
+		('Mailstile-Rate', rate::text),
+		('Mailstile-Size', size::text),
+		('Mailstile-Sessions', sessions::text)) a (attribute, value)
+	where a.value is not null and (messages is not null or a.attribute <> 'Mailstile-Day-Messages')
+		and (recipients is not null or a.attribute <> 'Mailstile-Day-Recipients')
 	union all
-	select id, name::text, 'Mailstile-Day-Messages', greatest(left_today, 0)::text, ':=' from customer where left_today is not null
+	select c.id, c.name, 'Mailstile-From', s.sender, '+=' from customer c join mailstile_senders s on s.id = c.id
 $$;
 
 -- An accounting packet: numbers are of the session so far. Counts what is new since the last packet of this session; a packet that comes
@@ -83,6 +112,7 @@ declare
 	customer int4;
 	s mailstile_sessions;
 	fresh int8;
+	fresh_to int8;
 	day date := (now() - least(delay, 2592000) * interval '1 second')::date;
 	most constant int8 := 2147483647;
 begin
@@ -94,6 +124,7 @@ begin
 	-- The row's lock: packets about one session take their turn.
 	select * into s from mailstile_sessions where nas = box and session = sid for update;
 	fresh := greatest(m - s.messages, 0);
+	fresh_to := greatest(r - s.recipients, 0);
 	update mailstile_sessions set messages = greatest(messages, m), recipients = greatest(recipients, r),
 		rejected = greatest(rejected, j), stopped = stopped or is_stop, seen = now()
 		where nas = box and session = sid;
@@ -106,6 +137,12 @@ begin
 				else least(fresh, most) end,
 			last_send = greatest(c.last_send, day),
 			total_count = least(coalesce(c.total_count, 0) + fresh, most);
+	end if;
+	if fresh_to > 0 then
+		insert into mailstile_recipients as c values (s.id, day, fresh_to)
+		on conflict (id) do update set
+			count = case when c.day > excluded.day then c.count when c.day = excluded.day then c.count + fresh_to else fresh_to end,
+			day = greatest(c.day, excluded.day);
 	end if;
 	return fresh;
 end

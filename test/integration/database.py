@@ -103,7 +103,7 @@ class Database:
 
     def reset(self, **limits):
         """Customers as at first, and nothing sent. `limits`: messages a day; others have 50."""
-        text = "truncate poppass, sendcounts, mailstile_sessions; delete from mailstile_limits where id > 0;"
+        text = "truncate poppass, sendcounts, mailstile_sessions, mailstile_recipients, mailstile_senders; delete from mailstile_limits where id > 0;"
         for n, (name, password) in enumerate(sorted(PASSWORDS.items()), 1):
             text += "insert into poppass values (%d, %s, %s, 'vmail', 'mail', '127.0.0.1', '/');" % (n, quote(name), quote(crypted(password)))
             if name in limits:
@@ -193,7 +193,11 @@ class SqlRadius:
         if m is None:
             assert "No reply" in p.text, p.text
             return None
-        out = dict(line.strip().split(" = ", 1) for line in m.group(2).splitlines())
+        pairs = [line.strip().split(" = ", 1) for line in m.group(2).splitlines()]
+        out = {k: v for k, v in pairs if k != "Mailstile-From"}
+        senders = [v.strip('"') for k, v in pairs if k == "Mailstile-From"]
+        if senders:
+            out["Mailstile-From"] = sorted(senders)
         out["code"] = m.group(1)
         return out
 

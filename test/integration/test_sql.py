@@ -81,9 +81,19 @@ def test_without_a_number(radius, db):
 
 
 def test_may_not_relay(radius, db):
-    db.sql("insert into mailstile_limits select id, 10, false from poppass where name = 'alice'")
+    db.sql("insert into mailstile_limits (id, relay) select id, false from poppass where name = 'alice'")
     reply = radius.login("alice")
-    assert reply["code"] == "Access-Accept" and reply["Mailstile-Relay"] == "no" and reply["Mailstile-Day-Messages"] == "10"
+    assert reply["code"] == "Access-Accept" and reply["Mailstile-Relay"] == "no" and "Mailstile-Day-Messages" not in reply
+
+
+def test_all_limits(radius, db):
+    """Each as the dictionary names it; none of them with a wrong password."""
+    db.sql("insert into mailstile_limits select id, 10, true, 20, 5, 100000, 2 from poppass where name = 'alice';"
+           "insert into mailstile_senders select id, unnest(array['alice@a.example', '@b.example']) from poppass where name = 'alice'")
+    reply = radius.login("alice")
+    assert {k[10:]: v for k, v in reply.items() if k.startswith("Mailstile-")} == {
+        "Relay": "yes", "Day-Messages": "10", "Day-Recipients": "20", "Rate": "5", "Size": "100000", "Sessions": "2", "From": ["@b.example", "alice@a.example"]}
+    assert set(radius.login("alice", "no")) == {"code", "Message-Authenticator"}
 
 
 def test_box(make_server, radius):
@@ -176,6 +186,19 @@ def test_rows_of_old_programs(radius, db):
     assert db.count("bob") == (0, 1, 1)
 
 
+def test_recipients(radius, db):
+    """Counted in the same way, in a table of their own."""
+    db.sql("insert into mailstile_limits (id, day_recipients) select id, 20 from poppass where name = 'alice'")
+    for status, rcpts, delay in (("Interim-Update", 5, None), ("Stop", 7, None), ("Stop", 7, 1), ("Interim-Update", 5, 2)):
+        radius.account("alice", status, "s1", 1, recipients=rcpts, delay=delay)
+    radius.account("alice", "Stop", "s2", 1, recipients=4, delay=2 * 86400)
+    assert radius.login("alice")["Mailstile-Day-Recipients"] == "13"
+    db.sql("update mailstile_recipients set day = day - 1")
+    assert radius.login("alice")["Mailstile-Day-Recipients"] == "20"
+    radius.account("alice", "Stop", "s3", 30, recipients=30)
+    assert radius.login("alice")["Mailstile-Day-Recipients"] == "0"
+
+
 def test_absurd_numbers(radius, db):
     """The count stops at what its column holds: a packet that can never be counted would come for ever."""
     for session in ("s1", "s2"):
@@ -236,7 +259,7 @@ def test_started_without_the_database(sql_server, db, work):
 
 def test_rights(db):
     """FreeRADIUS's role may call the three functions, and see no table."""
-    for table in ("poppass", "sendcounts", "mailstile_limits", "mailstile_sessions"):
+    for table in ("poppass", "sendcounts", "mailstile_limits", "mailstile_sessions", "mailstile_senders", "mailstile_recipients"):
         assert "permission denied" in db.sql("select * from " + table, user="freerad", check=False).text
     assert len(db.sql("select * from mailstile_check('alice')", user="freerad")) == 1
     assert "Mailstile-Relay" in str(db.sql("select * from mailstile_reply('alice')", user="freerad"))
