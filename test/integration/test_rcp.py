@@ -236,11 +236,13 @@ def test_name_of_a_server(make_box, freeradius):
     assert make_box("localhost:%d %s\n" % (freeradius.port, SECRET)).ask("alice").returncode == 7
 
 
+@pytest.mark.release
 def test_forged_accept_before_the_truth(make_box, make_double):
     box = make_box(make_double(lambda r, d: [(d.other, r.reply(radius.ACCEPT)), r.reply(radius.ACCEPT, secret="another"), r.reply(radius.REJECT)]).line())
     assert box.ask("alice").returncode == REFUSED
 
 
+@pytest.mark.release
 def test_second_server(make_box, make_double, freeradius):
     double = make_double()
     box = make_box(double.line() + "127.0.0.1:%d %s 1 0\n" % (freeradius.port, SECRET))

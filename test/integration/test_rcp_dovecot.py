@@ -158,6 +158,13 @@ def imap(dovecot, user, password):
     return number, text
 
 
+def fails(way, *login):
+    """What the customer reads."""
+    with pytest.raises((poplib.error_proto, imaplib.IMAP4.error)) as e:
+        way(*login)
+    return str(e.value)
+
+
 @pytest.mark.parametrize("user", ["alice", "frank@isp.example"])
 def test_right(dovecot, user):
     for way in (pop3, imap):
@@ -173,12 +180,7 @@ def test_wrong(dovecot):
     """A wrong password is said to be one, and Dovecot's log has no trouble to tell of."""
     cases = [(way, *login) for way in (pop3, imap) for login in
              (("alice", "wonder lan"), ("bob", "not his"), ("nobody", "no one"), ("../alice", "wonder land"), ("alice", "x" * 129))]
-
-    def one(way, user, password):
-        with pytest.raises((poplib.error_proto, imaplib.IMAP4.error)) as e:
-            way(dovecot, user, password)
-        return str(e.value)
-    crowd = tools.Crowd({c: lambda c=c: one(*c) for c in cases})
+    crowd = tools.Crowd({c: lambda c=c: fails(c[0], dovecot, *c[1:]) for c in cases})
     for c in cases:
         assert "AUTHENTICATIONFAILED" in crowd[c] or "[AUTH] Authentication failed" in crowd[c], (c, crowd[c])
 
@@ -189,12 +191,8 @@ def test_nobody_answers(dovecot, radius_conf):
     if dovecot.ids[0] == 65534:
         os.chown(os.path.join(dovecot.server.control, "radius.conf"), *dovecot.ids)
     try:
-        with pytest.raises(poplib.error_proto) as e:
-            pop3(dovecot, "alice", PASSWORD["alice"])
-        assert "[SYS/TEMP]" in str(e.value)
-        with pytest.raises(imaplib.IMAP4.error) as e:
-            imap(dovecot, "alice", PASSWORD["alice"])
-        assert "[UNAVAILABLE]" in str(e.value)
+        crowd = tools.Crowd({way: lambda way=way: fails(way, dovecot, "alice", PASSWORD["alice"]) for way in (pop3, imap)})
+        assert "[SYS/TEMP]" in crowd[pop3] and "[UNAVAILABLE]" in crowd[imap]
     finally:
         dovecot.server.set(**{"radius.conf": radius_conf})
         if dovecot.ids[0] == 65534:
