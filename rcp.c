@@ -244,16 +244,17 @@ static int
 run(const struct caller *c, char **argv)
 {
 	char **env = make_environment(c);
+	char **before = environ;
 	const char *what = c->home;
 
-	if (env != NULL) {
-		environ = env;
-	}
 	if (env != NULL && chdir(c->home) == 0) {
+		environ = env;
 		what = argv[0];
 		execvp(argv[0], argv);
 	}
 	log_msg(LOG_ERR, "config", "login accepted, but %s: %s", what, strerror(errno));
+	environ = before;
+	free(env);
 	return LATER;
 }
 
