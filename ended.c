@@ -10,6 +10,11 @@
  * When nothing is left in remote/N the bounce is made (clean.c); then go bounce/N, info/N, intd/N and mess/N, in that order, so that a crash
  * leaves what the next start, ours or qmail-send's, brings to its end. One between the bounce and bounce/N sends it twice. A message whose local/N is
  * left to qmail gets its bounce now and keeps the rest.
+ *
+ * A message that is late (delaynotice) is tried once more, and if that comes to nothing for some recipient its sender is told, once. That this
+ * has been done is in the mode of info/N, 0700 instead of 0600, which no program of qmail's looks at: it needs no file, survives everything that
+ * the message survives, and changes in one step, without touching the time, which is the birth. It is durable before the cleaner is asked, and
+ * taken back when that says no. A crash between the two costs the notice; the other order would cost a second one.
  */
 #include "msg.h"
 #include "queue.h"
@@ -144,9 +149,60 @@ address_bounce(const struct relay_conf *c, struct clean_ask *ask, const char *se
 	if (len >= 4 && strcmp(sender + len - 4, "-@[]") == 0) {
 		len -= 4;
 	}
+	if (len == 0) {
+		return -1; /* `-@[]` and nothing else: that is nobody */
+	}
 	buf_add(&b, sender, len);
 	memcpy(ask->returned, buf_cstr(&b), len + 1);
 	return 0;
+}
+
+static void
+log_notice(const char *ev, const struct clean_ask *ask, const struct clean_answer *a)
+{
+	struct log_line l;
+
+	relay_event(&l, LOG_INFO, ev, ask->id);
+	log_str(&l, "to", ask->rcpt);
+	log_fmt(&l, "new", "%llu", (unsigned long long)a->id);
+	log_num(&l, "qp", a->qp);
+	if (ask->twice) {
+		log_num(&l, "double", 1);
+	}
+	log_end(&l);
+}
+
+void
+ended_late(struct relay *r, struct pass *p)
+{
+	static struct clean_ask ask;
+	struct sched_msg *m = &r->sched->msg[p->m];
+	struct clean_answer a = { 0 };
+	char name[64];
+	int info;
+
+	memset(&ask, 0, sizeof ask);
+	ask.type = CLEAN_NOTICE;
+	ask.id = p->id;
+	ask.birth = m->birth;
+	ask.until = m->birth + r->conf->lifetime;
+	if (address_bounce(r->conf, &ask, p->sender) == -1) {
+		m->told = SCHED_TOLD;
+		return;
+	}
+	info = open(relay_name(r, "info", p->id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	/* The mark comes first: after a crash rather no notice than a second one. */
+	if (info == -1 || fchmod(info, RELAY_TOLD) == -1 || fsync(info) == -1) {
+		relay_warn(p->id, "cannot write down that a sender is told of a delay", strerror(errno));
+	} else if (relay_clean(r, &ask, p->late, &a) == 0) {
+		m->told = SCHED_TOLD;
+		log_notice("late", &ask, &a);
+	} else if (!r->lost && fchmod(info, 0600) == 0) {
+		relay_warn(p->id, "a sender cannot be told of a delay yet", NULL);
+	}
+	if (info != -1) {
+		close(info);
+	}
 }
 
 /* Send bounce/N, if there is one, and remove it. 0, or -1: it is still there. */
@@ -180,14 +236,7 @@ send_bounce(struct relay *r, uint64_t id, int64_t birth)
 		rc = -1;
 	} else {
 		r->bounces++;
-		relay_event(&l, LOG_INFO, "bounce", id);
-		log_str(&l, "to", ask.rcpt);
-		log_fmt(&l, "new", "%llu", (unsigned long long)a.id);
-		log_num(&l, "qp", a.qp);
-		if (ask.twice) {
-			log_num(&l, "double", 1);
-		}
-		log_end(&l);
+		log_notice("bounce", &ask, &a);
 	}
 	close(fd);
 	return rc == 0 ? unlink(name) : -1;

@@ -79,7 +79,9 @@ pass_due(struct relay *r, uint32_t m)
 	}
 	/* What is over, or concerns no destination, or no longer waits for it, is dealt with now. */
 	if (got != RECORD_OK || d == DEST_OTHER ||
-	    (r->sched->dest[d].down && sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime))) {
+	    (r->sched->dest[d].down &&
+		(sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime) ||
+		    r->sched->msg[m].told == SCHED_ASKED))) {
 		if (!pass_open(r, m)) {
 			sched_at(r->sched, m, r->now + 1);
 		}
@@ -106,6 +108,11 @@ load(struct relay *r, struct pass *p)
 	}
 	len = strlen(p->sender);
 	p->verp = len >= 4 && strcmp(p->sender + len - 4, "-@[]") == 0;
+	p->telling = !p->dying && len > 0 && strcmp(p->sender, "#@[]") != 0 &&
+	    sched_late(&r->sched->msg[p->m], r->now, r->conf->delaynotice);
+	if (p->telling) {
+		r->sched->msg[p->m].told = SCHED_ASKED;
+	}
 	records_open(&in, p->remote);
 	while ((got = records_next(&in, &q, &len, &offset)) == RECORD_OK) {
 		if (len > 0 && q[0] == 'D') {
@@ -174,6 +181,9 @@ release(struct pass *p)
 	if (p->bounce != -1) {
 		close(p->bounce);
 	}
+	if (p->late != -1) {
+		close(p->late);
+	}
 	free(p->rcpt);
 	p->rcpt = NULL;
 	p->m = SCHED_NONE;
@@ -201,6 +211,9 @@ finish(struct relay *r, struct pass *p)
 			d = t->dest;
 		}
 		left[t->state]++;
+	}
+	if (p->telling && p->late != -1 && left[PASS_UNTRIED] == 0 && !s->msg[m].hold) {
+		ended_late(r, p);
 	}
 	release(p);
 	if (left[PASS_LATER] > 0) {
@@ -256,7 +269,7 @@ pass_open(struct relay *r, uint32_t m)
 	p->m = m;
 	p->id = r->sched->msg[m].id;
 	p->dying = sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime);
-	p->bounce = -1;
+	p->bounce = p->late = -1;
 	p->remote = open_remote(r, p->id, O_RDWR);
 	if (p->remote == -2) {
 		p->remote = -1;
@@ -436,9 +449,10 @@ put_off(struct relay *r, struct pass *p, const char *text)
 	log_end(&l);
 	for (uint32_t i = 0; i < p->n; i++) {
 		if (p->rcpt[i].state == PASS_UNTRIED) {
-			p->rcpt[i].state = PASS_LATER;
 			if (p->dying) {
 				rcpt_expired(r, p, i, text);
+			} else {
+				rcpt_later(r, p, i, text);
 			}
 		}
 	}
@@ -540,10 +554,12 @@ push(struct relay *r, struct pass *p)
 		enum dest_may may = t->state == PASS_UNTRIED ? dest_may(r->sched, t->dest, r->mono) : DEST_FULL;
 
 		if (may == DEST_DOWN) {
-			t->state = PASS_DOWN;
 			p->untried--;
 			if (p->dying) {
 				rcpt_expired(r, p, i, r->sched->dest[t->dest].error);
+			} else {
+				rcpt_later(r, p, i, r->sched->dest[t->dest].error);
+				t->state = PASS_DOWN;
 			}
 		} else if (may == DEST_GO && (r->stopping || r->mono < r->hold_until || !begin(r, p, i))) {
 			break;
@@ -627,7 +643,7 @@ judge(struct relay *r, struct remote *t, unsigned i, char klass, unsigned code, 
 		o->klass = 'D';
 		rcpt_expired(r, t->pass, o->rcpt, text);
 	} else {
-		t->pass->rcpt[o->rcpt].state = PASS_LATER;
+		rcpt_later(r, t->pass, o->rcpt, text);
 		relayctl_why(&r->sched->msg[t->pass->m], o->text);
 	}
 }

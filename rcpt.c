@@ -4,6 +4,7 @@
 #include "relayint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -64,6 +65,7 @@ rcpt_mark(struct relay *r, struct pass *p, uint32_t i)
 		/* It is not lost that way, but may arrive twice. */
 		relay_warn(p->id, "cannot mark a recipient as done", strerror(errno));
 		p->rcpt[i].state = PASS_LATER;
+		p->telling = 0;
 		return;
 	}
 	/* The mark has changed the time. */
@@ -72,6 +74,39 @@ rcpt_mark(struct relay *r, struct pass *p, uint32_t i)
 	}
 	p->rcpt[i].state = PASS_OVER;
 	p->dirty = 1;
+}
+
+/* Paragraphs as in bounce/N, which the cleaner shall read once: 0 is no message's number. -1, logged: it cannot be made. */
+static int
+late_file(uint64_t id)
+{
+	char name[64];
+	int fd =
+	    open(relay_flat("bounce", 0, name), O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd == -1) {
+		relay_warn(id, "cannot write bounce/0", strerror(errno));
+	} else {
+		(void)unlink(name);
+	}
+	return fd;
+}
+
+void
+rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text)
+{
+	char addr[RECORD_MAX + 1];
+
+	p->rcpt[i].state = PASS_LATER;
+	if (!p->telling) {
+		return;
+	}
+	if (p->late == -1) {
+		p->late = late_file(p->id);
+	}
+	/* Rather none than one that passes somebody over. */
+	p->telling = p->late != -1 && rcpt_address(p, i, addr) == 0 &&
+	    bounce_append(r, p->id, &p->late, NULL, addr, 0, text) == 0;
 }
 
 /* A recipient has failed for good. */
@@ -83,6 +118,7 @@ rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
 	if (rcpt_address(p, i, addr) == -1 ||
 	    bounce_append(r, p->id, &p->bounce, &p->bounce_new, addr, 0, text) == -1) {
 		p->rcpt[i].state = PASS_LATER;
+		p->telling = 0;
 		return;
 	}
 	p->rcpt[i].state = PASS_FAILED;
@@ -119,6 +155,7 @@ rcpt_sync(struct relay *r, struct pass *p)
 			p->failed--;
 			if (lost) {
 				p->rcpt[i].state = PASS_LATER;
+				p->telling = 0;
 			} else {
 				rcpt_mark(r, p, i);
 			}

@@ -238,7 +238,7 @@ work(struct relay *r)
 	}
 	if (r->mono >= r->expire_next) {
 		r->expire_next = r->mono + EXPIRE_SECONDS;
-		sched_expire(r->sched, r->now, r->conf->lifetime);
+		sched_expire(r->sched, r->now, r->conf->lifetime, r->conf->delaynotice);
 	}
 	if (r->mono >= r->sweep_next) {
 		todo_sweep(r);

@@ -726,6 +726,12 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	r->concurrency = (unsigned)load_number(&l, "concurrencyremote", 20, 0, 65535);
 	r->concurrency = r->concurrency > DELIVERIES_MAX ? DELIVERIES_MAX : r->concurrency;
 	r->lifetime = (uint32_t)load_number(&l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
+	r->delaynotice = (uint32_t)load_number(&l, "delaynotice", 0, 0, INT32_MAX);
+	if (r->delaynotice >= r->lifetime && r->delaynotice > 0) {
+		diag_put(d, DIAG_WARN, enter(&l, "delaynotice"), 1,
+		    "mail is returned before anybody is told that it is late: expected less than %u (queuelifetime)",
+		    (unsigned)r->lifetime);
+	}
 	load_text(&l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
 	load_host(&l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
 	if (ctl_line(home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, d) == 1) {

@@ -71,6 +71,7 @@ struct relay_conf {
 	    virtuals; /* virtualdomains: behind each key's NUL stands what is to be prepended, "" = an exception */
 	unsigned concurrency; /* concurrencyremote, at most DELIVERIES_MAX; 0 = nothing is tried */
 	uint32_t lifetime;    /* queuelifetime */
+	uint32_t delaynotice; /* seconds until a sender hears that a message is late; 0 = never */
 	char bouncefrom[256], bouncehost[256];
 	char doublebounceto[256], doublebouncehost[256]; /* doublebounceto "": double bounces are thrown away */
 	char me[256];

@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #define RELAY_TROUBLE 123 /* seconds until what the system would not do is tried again; as qmail-send */
+#define RELAY_TOLD 0700   /* mode of info/N when its sender has been told of the delay; else 0600 */
 #define RECORD_MAX 4095
 #define SENDER_MAX (DELIVER_ADDR_MAX + 1)
 
@@ -45,7 +46,9 @@ struct pass {
 	int verp;
 	int remote, bounce; /* descriptors of remote/N and bounce/N, or -1 */
 	int bounce_new;
-	int dirty; /* marks that are not flushed */
+	int telling; /* its sender is to hear that it is late, and why, which is written to `late` */
+	int late;    /* a file without a name, or -1 */
+	int dirty;   /* marks that are not flushed */
 	unsigned running;
 	uint32_t n, untried, failed;
 	struct pass_rcpt *rcpt;
@@ -147,6 +150,8 @@ int rcpt_hold_time(int fd);
 void rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_sync(struct relay *r, struct pass *p);
+/* It is not done, and comes again later. */
+void rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text);
 /* A message is due: to its destination's list, or its end. */
 void pass_due(struct relay *r, uint32_t m);
 /* Begin a pass. 0: too many are open, and the message is still SCHED_BUSY; 1: it is taken care of. */
@@ -166,6 +171,8 @@ int bounce_append(struct relay *r, uint64_t id, int *fd, int *made, const char *
 int bounce_sync(struct relay *r, int *fd, int *made);
 /* remote/N is gone, or has nothing left: finish the message. It is SCHED_BUSY. */
 void ended(struct relay *r, uint32_t m);
+/* Tell the sender of a pass that the message is late, with the paragraphs in p->late, and write down that this is done. */
+void ended_late(struct relay *r, struct pass *p);
 /* Ask the cleaner. 0, or -1: it would not (logged), or is lost. */
 int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_answer *a);
 /* Read the sender out of info/N. 0 or -1 with errno. */

@@ -517,6 +517,7 @@ take_over(struct relay *r, uint64_t id)
 		return -1;
 	}
 	r->sched->msg[m].hold = next == SCHED_HOLD;
+	r->sched->msg[m].told = (info.st_mode & S_IXUSR) != 0 ? SCHED_TOLD : 0;
 	/* Set by another clock, if it is that far ahead. */
 	sched_at(r->sched, m, next > r->now + SCHED_AHEAD_MAX ? r->now : next);
 	return 0;
@@ -553,6 +554,9 @@ each(struct relay *r, const char *dir, int (*f)(struct relay *r, uint64_t id))
 int
 todo_takeover(struct relay *r)
 {
+	char name[64];
+
+	(void)unlink(relay_flat("bounce", 0, name)); /* see rcpt.c */
 	if (each(r, "info", take_over) == -1) {
 		log_msg(LOG_ERR, "queue", "cannot read info/: %s", strerror(errno));
 		return -1;

@@ -330,10 +330,10 @@ test_lists(void **state)
 	}
 	assert_int_equal(s.dest[d].waiting, 5);
 	/* Only where it is down. */
-	sched_expire(&s, NOW + 1000, 900);
+	sched_expire(&s, NOW + 1000, 900, 0);
 	assert_int_equal(s.dest[d].waiting, 5);
 	s.dest[d].down = 1;
-	sched_expire(&s, NOW + 1000, 970);
+	sched_expire(&s, NOW + 1000, 970, 0);
 	assert_int_equal(s.dest[d].waiting, 2);
 	for (int i = 0; i < 3; i++) {
 		m = sched_due(&s, NOW + 1000);
@@ -400,7 +400,7 @@ test_hold(void **state)
 	sched_enlist(&s, m[4], d);
 	assert_int_equal(s.dest[d].waiting, 2);
 	sched_step(&s, NOW, NOW + 1000 * DAY, ignore, NULL);
-	sched_expire(&s, NOW + 1000 * DAY, 1);
+	sched_expire(&s, NOW + 1000 * DAY, 1, 0);
 	sched_all(&s, NOW + 1000 * DAY);
 	for (unsigned n = 0; n < 40 - 14 - 1; n++) {
 		uint32_t got = sched_due(&s, NOW + 1000 * DAY);
