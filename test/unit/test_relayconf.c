@@ -132,6 +132,7 @@ test_small_files(void **state)
 	file("timeoutremote", "7200\n");
 	file("localdelivery", "bounce\n");
 	file("bounceformat", "dsn\n");
+	file("delaynotice", "3599\n");
 	load();
 	assert_string_equal(found.text, "");
 	assert_int_equal(r->on, 1);
@@ -150,6 +151,12 @@ test_small_files(void **state)
 	assert_int_equal(r->timeout_remote, 7200);
 	assert_int_equal(r->local, LOCAL_BOUNCE);
 	assert_int_equal(r->dsn, 1);
+	assert_int_equal(r->delaynotice, 3599);
+	file("delaynotice", "3600\n");
+	load();
+	assert_non_null(strstr(found.text, "delaynotice|1|mail is returned before"));
+	assert_int_equal(r->on, 1);
+	file("delaynotice", "0\n");
 
 	/* There, and empty: nothing is local. Off: the other files, whatever is in them, are not ours. */
 	file("locals", "");
@@ -219,6 +226,7 @@ test_bad_small_files(void **state)
 		{ "helohost", "[1.2.3.4 x]\n", NULL, NULL, "E|helohost|1|expected a host name" },
 		{ "timeoutconnect", "0\n", NULL, NULL, "E|timeoutconnect|1|expected a number from 1 to 3600" },
 		{ "timeoutremote", "1 2\n", NULL, NULL, "E|timeoutremote|1|expected a number from 1 to 7200" },
+		{ "delaynotice", "4h\n", NULL, NULL, "E|delaynotice|1|expected a number" },
 		{ "bounceformat", "rfc3464\n", NULL, NULL, "E|bounceformat|1|expected `qsbmf` or `dsn`" },
 		{ "localdelivery", "keep\n", NULL, NULL, "E|localdelivery|1|expected `leave` or `bounce`" },
 	};
