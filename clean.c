@@ -268,18 +268,25 @@ write_bounce(struct cleaner *c, const struct clean_ask *ask, int why, int mess, 
 	return spool_commit(&c->spool, &e);
 }
 
+/* What is made of message N: a notice, or the file for a mailbox. */
 static int
-bounce(struct cleaner *c, const struct clean_ask *ask, int why, struct clean_answer *a)
+make_of(struct cleaner *c, const struct clean_ask *ask, int why, struct clean_answer *a)
 {
 	char name[64];
 	struct stat st;
 	int mess = open(queue_path(c, "mess", ask->id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	int rc = -1;
 
+	a->why = EIO;
 	if (mess != -1 && fstat(mess, &st) == 0 && S_ISREG(st.st_mode)) {
-		rc = write_bounce(c, ask, why, mess, a);
+		if (ask->type == CLEAN_LOCAL) {
+			local_deliver(c, ask, mess, a);
+			rc = a->ok ? 0 : -1;
+		} else {
+			rc = write_bounce(c, ask, why, mess, a);
+		}
 	}
-	if (rc == -1) {
+	if (rc == -1 && ask->type != CLEAN_LOCAL) {
 		log_msg(LOG_WARNING, "queue", "cannot write a bounce: %s", strerror(errno));
 	}
 	if (mess != -1) {
@@ -340,7 +347,8 @@ do_ask(struct cleaner *c, const struct clean_ask *ask, int fd, struct clean_answ
 		    : gone(queue_path(c, ask->type == CLEAN_TODO ? "todo" : "mess", ask->id, other));
 	case CLEAN_BOUNCE:
 	case CLEAN_NOTICE:
-		return bounce(c, ask, fd, a);
+	case CLEAN_LOCAL:
+		return make_of(c, ask, fd, a);
 	default:
 		return sweep();
 	}
@@ -361,7 +369,8 @@ is_right(const struct clean_ask *ask, long n, int fd)
 	return n == (long)sizeof *ask && ask->type >= CLEAN_TODO && ask->type <= CLEAN_SWEEP &&
 	    (ask->type == CLEAN_SWEEP || ask->id != 0) && notice == (fd != -1) &&
 	    is_text(ask->sender, sizeof ask->sender) && is_text(ask->rcpt, sizeof ask->rcpt) &&
-	    is_text(ask->returned, sizeof ask->returned) && (!notice || ask->rcpt[0] != '\0');
+	    is_text(ask->returned, sizeof ask->returned) &&
+	    ((!notice && ask->type != CLEAN_LOCAL) || ask->rcpt[0] != '\0');
 }
 
 _Noreturn void

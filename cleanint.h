@@ -48,6 +48,13 @@ int is_8bit(const char *s);
 /* Append the rest of a notice (RFC 3464), from MIME-Version on. */
 void dsn_compose(const struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, int mess);
 
+/* local.c. The Maildir at `path`, if it is one and belongs to `uid`: a descriptor, or -1 with errno. */
+int local_dir(const char *path, uid_t uid);
+/* Open all of localmaildirs. As who may: before anything is given up. */
+void local_open(const struct relay_conf *c, uid_t uid);
+/* Put the open message into a Maildir; a->ok, or a->why not. */
+void local_deliver(const struct cleaner *c, const struct clean_ask *ask, int mess, struct clean_answer *a);
+
 _Noreturn void clean_loop(struct cleaner *c, int sock);
 
 #endif

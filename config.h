@@ -479,6 +479,13 @@ _Static_assert(RELAY_HOPS_MAX >= 1 && RELAY_HOPS_MAX <= 16, "RELAY_HOPS_MAX: 1..
 _Static_assert(RELAY_AUTH_MAX >= 1 && RELAY_AUTH_MAX <= 64, "RELAY_AUTH_MAX: 1..64");
 _Static_assert(RELAY_PINS_MAX >= 1 && RELAY_PINS_MAX <= 256, "RELAY_PINS_MAX: 1..256");
 
+/* LOCAL_MAILDIRS_MAX: lines of control/localmaildirs. Default 64, range 1-1000. The cleaner has a descriptor open for each. The Maildirs have to
+ * belong to USER_SPOOL. */
+#ifndef LOCAL_MAILDIRS_MAX
+#define LOCAL_MAILDIRS_MAX 64
+#endif
+_Static_assert(LOCAL_MAILDIRS_MAX >= 1 && LOCAL_MAILDIRS_MAX <= 1000, "LOCAL_MAILDIRS_MAX: 1..1000");
+
 /* RELAY_CA_FILE: trust anchors when control/cacerts.pem does not exist. Default /etc/ssl/certs/ca-certificates.crt. Read only when a
  * policy of control/smtptls is `verify`; costs about 500 octets an anchor. */
 #ifndef RELAY_CA_FILE

@@ -61,16 +61,6 @@ info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1])
 
 /* ---- bounce/N ---- */
 
-/* What virtualdomains has put before an address, and a hyphen: how long it is. */
-static size_t
-prepended(const struct relay_conf *c, const char *addr)
-{
-	const char *prepend = relay_virtual_find(c, addr);
-	size_t len = prepend == NULL ? 0 : strlen(prepend);
-
-	return len > 0 && strncmp(addr, prepend, len) == 0 && addr[len] == '-' ? len + 1 : 0;
-}
-
 int
 bounce_append(struct relay *r, uint64_t id, int *fd, int *made, const char *addr, int local, const char *text)
 {
@@ -81,7 +71,7 @@ bounce_append(struct relay *r, uint64_t id, int *fd, int *made, const char *addr
 
 	buf_init(&b, mem, sizeof mem);
 	buf_ch(&b, '<');
-	for (const char *p = addr + (local ? prepended(r->conf, addr) : 0); *p != '\0'; p++) {
+	for (const char *p = addr + (local ? relay_prepended(r->conf, addr) : 0); *p != '\0'; p++) {
 		buf_ch(&b, (char)(*p == '\n' ? '_' : *p));
 	}
 	buf_str(&b, ">:\n");
@@ -186,6 +176,9 @@ ended_late(struct relay *r, struct pass *p)
 	ask.id = p->id;
 	ask.birth = m->birth;
 	ask.until = m->birth + r->conf->lifetime;
+	if (r->lost) {
+		return; /* there is nobody to write it */
+	}
 	if (address_bounce(r->conf, &ask, p->sender) == -1) {
 		m->told = SCHED_TOLD;
 		return;

@@ -9,8 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
-
 const char *
 pass_where(struct relay *r, const char *addr, unsigned *dest, char domain[256])
 {
@@ -93,6 +91,16 @@ late_file(uint64_t id)
 }
 
 void
+rcpt_tell(struct relay *r, struct pass *p, const char *addr, int local, const char *text)
+{
+	if (p->telling && p->late == -1) {
+		p->late = late_file(p->id);
+	}
+	/* Rather none than one that passes somebody over. */
+	p->telling = p->telling && p->late != -1 && bounce_append(r, p->id, &p->late, NULL, addr, local, text) == 0;
+}
+
+void
 rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text)
 {
 	char addr[RECORD_MAX + 1];
@@ -101,12 +109,10 @@ rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text)
 	if (!p->telling) {
 		return;
 	}
-	if (p->late == -1) {
-		p->late = late_file(p->id);
+	if (rcpt_address(p, i, addr) == -1) {
+		p->telling = 0;
 	}
-	/* Rather none than one that passes somebody over. */
-	p->telling = p->late != -1 && rcpt_address(p, i, addr) == 0 &&
-	    bounce_append(r, p->id, &p->late, NULL, addr, 0, text) == 0;
+	rcpt_tell(r, p, addr, 0, text);
 }
 
 /* A recipient has failed for good. */
@@ -129,7 +135,7 @@ rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
 void
 rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text)
 {
-	char mem[DELIVER_TEXT_MAX + sizeof TOO_LONG + 8];
+	char mem[DELIVER_TEXT_MAX + sizeof RELAY_TOO_LONG + 8];
 	struct buf b;
 
 	buf_init(&b, mem, sizeof mem);
@@ -137,7 +143,7 @@ rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text)
 	if (b.len > 0 && mem[b.len - 1] != '\n') {
 		buf_ch(&b, '\n');
 	}
-	buf_str(&b, TOO_LONG);
+	buf_str(&b, RELAY_TOO_LONG);
 	rcpt_failed(r, p, i, buf_cstr(&b));
 }
 

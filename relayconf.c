@@ -8,6 +8,7 @@
 #include "relayconf.h"
 
 #include "anchor.h"
+#include "deliver.h"
 #include "str.h"
 
 #include <errno.h>
@@ -128,6 +129,40 @@ relay_virtual_find(const struct relay_conf *r, const char *addr)
 	}
 }
 
+size_t
+relay_prepended(const struct relay_conf *r, const char *addr)
+{
+	/* The key may have been the whole address, so what is before each hyphen is tried. */
+	for (const char *p = addr; r->virtuals.n > 0 && (p = strchr(p, '-')) != NULL;) {
+		size_t len = (size_t)(p++ - addr);
+		const char *prepend = relay_virtual_find(r, p);
+
+		if (prepend != NULL && strlen(prepend) == len && strncmp(addr, prepend, len) == 0) {
+			return len + 1;
+		}
+	}
+	return 0;
+}
+
+int
+relay_maildir_find(const struct relay_conf *r, const char *addr)
+{
+	char low[DELIVER_ADDR_MAX + 2];
+	const char *at = r->maildirs.n == 0 ? NULL : strrchr(addr, '@'), *key;
+
+	if (at == NULL || str_copy(low, sizeof low, addr + relay_prepended(r, addr)) == -1) {
+		return -1;
+	}
+	key = names_find(&r->maildirs, lower(low));
+	key = key == NULL ? names_find(&r->maildirs, strrchr(low, '@')) : key;
+	for (size_t i = 0; i < r->maildirs.n; i++) {
+		if (r->maildirs.v[i] == key) {
+			return (int)i;
+		}
+	}
+	return -1;
+}
+
 /* ---- small files ---- */
 
 /* What is wrong with the line at hand. */
@@ -215,17 +250,18 @@ load_locals(struct load *l, const char *me)
 	}
 }
 
+/* A file of lines KEY:VALUE, which become KEY\0VALUE; `ok` says whether a line, cut at its colon, is one. */
 static void
-load_virtuals(struct load *l)
+load_pairs(struct load *l, const char *name, struct names *n, int (*ok)(const char *key, const char *value),
+    const char *expected)
 {
-	struct names *n = &l->r->virtuals;
 	size_t lines = 1;
 	char *rest, *line;
 
-	if (ctl_read(l->home, "virtualdomains", &n->mem, l->d) != CTL_OK) {
+	if (ctl_read(l->home, name, &n->mem, l->d) != CTL_OK) {
 		return;
 	}
-	enter(l, "virtualdomains");
+	enter(l, name);
 	for (const char *p = n->mem; *p != '\0'; p++) {
 		lines += *p == '\n';
 	}
@@ -241,12 +277,13 @@ load_virtuals(struct load *l)
 		if (!ctl_is_entry(line)) {
 			continue;
 		}
-		if (colon == NULL) {
-			bad(l,
-			    "expected DOMAIN:PREFIX, USER@DOMAIN:PREFIX, .SUFFIX:PREFIX or :PREFIX; an empty PREFIX makes an exception");
+		if (colon != NULL) {
+			*colon = '\0';
+		}
+		if (colon == NULL || !ok(line, colon + 1)) {
+			bad(l, expected);
 			return;
 		}
-		*colon = '\0';
 		n->v[n->n++] = lower(line);
 	}
 	names_sort(n);
@@ -255,6 +292,33 @@ load_virtuals(struct load *l)
 			diag_put(l->d, DIAG_ERROR, l->path, 0, "two lines for `%.255s`: expected one", n->v[i]);
 			return;
 		}
+	}
+}
+
+static int
+is_virtual(const char *key, const char *value)
+{
+	(void)key;
+	(void)value;
+	return 1;
+}
+
+static int
+is_maildir(const char *key, const char *value)
+{
+	const char *at = strrchr(key, '@');
+
+	return at != NULL && at[1] != '\0' && ctl_hostname_ok(at + 1) && value[0] == '/';
+}
+
+static void
+load_maildirs(struct load *l)
+{
+	load_pairs(l, "localmaildirs", &l->r->maildirs, is_maildir,
+	    "expected USER@DOMAIN:/PATH/OF/MAILDIR, or @DOMAIN:/PATH for all others there");
+	if (l->r->maildirs.n > LOCAL_MAILDIRS_MAX) {
+		l->line = 0;
+		bad(l, "more lines than this build has room for (LOCAL_MAILDIRS_MAX)");
 	}
 }
 
@@ -722,7 +786,9 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	load_host(&l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
 	load_locals(&l, me);
 	ctl_names(home, "percenthack", &r->percenthack, d);
-	load_virtuals(&l);
+	load_pairs(&l, "virtualdomains", &r->virtuals, is_virtual,
+	    "expected DOMAIN:PREFIX, USER@DOMAIN:PREFIX, .SUFFIX:PREFIX or :PREFIX; an empty PREFIX makes an exception");
+	load_maildirs(&l);
 	r->concurrency = (unsigned)load_number(&l, "concurrencyremote", 20, 0, 65535);
 	r->concurrency = r->concurrency > DELIVERIES_MAX ? DELIVERIES_MAX : r->concurrency;
 	r->lifetime = (uint32_t)load_number(&l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
@@ -765,6 +831,7 @@ relay_conf_free(struct relay_conf *r)
 	names_free(&r->locals);
 	names_free(&r->percenthack);
 	names_free(&r->virtuals);
+	names_free(&r->maildirs);
 	free(r->anchor);
 }
 

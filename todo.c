@@ -504,8 +504,8 @@ take_over(struct relay *r, uint64_t id)
 	}
 	if (stat(relay_name(r, "remote", id, name), &remote) == 0) {
 		next = remote.st_mtime;
-	} else if (r->conf->local == LOCAL_LEAVE && access(relay_name(r, "local", id, name), F_OK) == 0 &&
-	    access(relay_flat("bounce", id, name), F_OK) == -1) {
+	} else if (r->conf->local == LOCAL_LEAVE && r->conf->maildirs.n == 0 &&
+	    access(relay_name(r, "local", id, name), F_OK) == 0 && access(relay_flat("bounce", id, name), F_OK) == -1) {
 		return 0; /* nothing of it is ours */
 	}
 	t[1].tv_sec = sched_birth(info.st_mtime, r->now, r->now);
