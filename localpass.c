@@ -24,13 +24,14 @@ struct box {
 static void
 log_local(struct relay *r, const struct pass *p, const char *addr, const char *result, const char *text)
 {
+	char mem[256];
 	struct log_line l;
 
 	relay_event(&l, result[0] == 'f' ? LOG_WARNING : LOG_INFO, "deliver", p->id);
 	log_str(&l, "to", addr);
 	log_str(&l, "result", result);
 	log_str(&l, "name", "local");
-	log_text(&l, "text", text);
+	log_text(&l, "text", str_fmt(mem, sizeof mem, "%.*s", (int)strcspn(text, "\n"), text));
 	log_end(&l);
 	*(result[0] == 'o' ? &r->ok : result[0] == 'f' ? &r->failed : &r->deferred) += 1;
 }
@@ -57,9 +58,9 @@ static const char *
 reason(uint32_t why, char mem[160])
 {
 	if (why == ENOSPC || why == EDQUOT) {
-		return "There is no room for the mailbox on its disk. (#4.3.1)\n";
+		return "There is no room for the mailbox on its disk. (#4.3.1)";
 	}
-	return str_fmt(mem, 160, "The mailbox cannot be written to: %s. (#4.3.0)\n",
+	return str_fmt(mem, 160, "The mailbox cannot be written to: %s. (#4.3.0)",
 	    why == ENOENT || why == ENOTDIR ? "its Maildir is missing, or has come later than the server's start"
 					    : strerror((int)why));
 }
@@ -79,7 +80,7 @@ one(struct relay *r, struct pass *p, struct box *b, unsigned dir, const char *ad
 	ask.maildir = dir;
 	if (str_copy(ask.rcpt, sizeof ask.rcpt, addr) == -1 ||
 	    pass_expand(p, addr, ask.returned, sizeof ask.returned) == -1) {
-		return fail(r, p, b, addr, offset, "The address is too long. (#5.1.3)\n");
+		return fail(r, p, b, addr, offset, "The address is too long. (#5.1.3)");
 	}
 	if (relay_clean(r, &ask, -1, &a) == 0) {
 		log_local(r, p, addr, "ok", "delivered");
@@ -87,7 +88,7 @@ one(struct relay *r, struct pass *p, struct box *b, unsigned dir, const char *ad
 	}
 	if (a.why == CLEAN_LOOP) {
 		return fail(r, p, b, addr, offset,
-		    "This message goes round in circles: it has the Delivered-To line of this mailbox already. (#5.4.6)\n");
+		    "This message goes round in circles: it has the Delivered-To line of this mailbox already. (#5.4.6)");
 	}
 	if (r->lost) {
 		errno = EPIPE;
@@ -95,7 +96,7 @@ one(struct relay *r, struct pass *p, struct box *b, unsigned dir, const char *ad
 	}
 	text = reason(a.why, mem);
 	if (p->dying) {
-		return fail(r, p, b, addr, offset, str_fmt(expired, sizeof expired, "%s" RELAY_TOO_LONG, text));
+		return fail(r, p, b, addr, offset, str_fmt(expired, sizeof expired, "%s\n" RELAY_TOO_LONG, text));
 	}
 	b->left++;
 	p->local_later++;
@@ -130,7 +131,7 @@ each(struct relay *r, struct pass *p, struct box *b)
 			return 1;
 		} else {
 			rc = dir == -1
-			    ? fail(r, p, b, q + 1, offset, "There is no such mailbox on this host. (#5.1.1)\n")
+			    ? fail(r, p, b, q + 1, offset, "There is no such mailbox on this host. (#5.1.1)")
 			    : one(r, p, b, (unsigned)dir, q + 1, offset);
 		}
 	}
