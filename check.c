@@ -160,7 +160,7 @@ show_relay(const struct config *c, uid_t uid, struct diag *d)
 	if (r->routes == 0 || r->route[r->routes - 1].domain[0] != '\0') {
 		print(STDOUT_FILENO, "  (all others): MX\n");
 	}
-	for (size_t i = 0; i < r->maildirs.n; i++) {
+	for (size_t i = 0; LOCAL_MAILDIRS_MAX > 0 && i < r->maildirs.n; i++) {
 		const char *where = r->maildirs.v[i] + strlen(r->maildirs.v[i]) + 1;
 		int fd = local_dir(where, uid);
 

@@ -155,10 +155,9 @@ void
 out_intro(struct out *o, const struct cleaner *c, const struct clean_ask *ask)
 {
 	/* `Hi. This is the` would make it a bounce to programs. */
-	out_str(o,
-	    ask->type == CLEAN_NOTICE ? "This is the mailstile program at " : "Hi. This is the mailstile program at ");
+	out_str(o, clean_late(ask) ? "This is the mailstile program at " : "Hi. This is the mailstile program at ");
 	out_str(o, c->conf->bouncehost);
-	if (ask->type == CLEAN_NOTICE) {
+	if (clean_late(ask)) {
 		out_str(o,
 		    ".\nYour message has not yet reached those named here. You need not send it again: it will be tried until\n");
 		out_date(o, ask->until);
@@ -176,7 +175,7 @@ out_intro(struct out *o, const struct cleaner *c, const struct clean_ask *ask)
 static void
 qsbmf_compose(const struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, int mess)
 {
-	int late = ask->type == CLEAN_NOTICE;
+	int late = clean_late(ask);
 	char mem[128];
 	uint64_t copied;
 	struct look reasons, quoted;
@@ -221,7 +220,7 @@ compose(struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, 
 	out_address(o, c->from);
 	out_str(o, "\nTo: ");
 	out_address(o, ask->rcpt);
-	out_str(o, ask->type == CLEAN_NOTICE ? "\nSubject: delay notice" : "\nSubject: failure notice");
+	out_str(o, clean_late(ask) ? "\nSubject: delay notice" : "\nSubject: failure notice");
 	random_bytes(&r, sizeof r);
 	out_str(o, str_fmt(mem, sizeof mem, "\nMessage-ID: <%lld.%016llx@", (long long)now, (unsigned long long)r));
 	out_str(o, c->conf->bouncehost);
@@ -279,7 +278,7 @@ make_of(struct cleaner *c, const struct clean_ask *ask, int why, struct clean_an
 
 	a->why = EIO;
 	if (mess != -1 && fstat(mess, &st) == 0 && S_ISREG(st.st_mode)) {
-		if (ask->type == CLEAN_LOCAL) {
+		if (LOCAL_MAILDIRS_MAX > 0 && ask->type == CLEAN_LOCAL) {
 			local_deliver(c, ask, mess, a);
 			rc = a->ok ? 0 : -1;
 		} else {
@@ -364,7 +363,7 @@ is_text(const char *p, size_t size)
 static int
 is_right(const struct clean_ask *ask, long n, int fd)
 {
-	int notice = n == (long)sizeof *ask && (ask->type == CLEAN_BOUNCE || ask->type == CLEAN_NOTICE);
+	int notice = n == (long)sizeof *ask && (ask->type == CLEAN_BOUNCE || clean_late(ask));
 
 	return n == (long)sizeof *ask && ask->type >= CLEAN_TODO && ask->type <= CLEAN_SWEEP &&
 	    (ask->type == CLEAN_SWEEP || ask->id != 0) && notice == (fd != -1) &&

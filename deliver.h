@@ -95,6 +95,13 @@ struct clean_ask {
 
 #define CLEAN_LOOP 0x10000 /* it has been there */
 
+/* Is it a notice of a delay? */
+static inline int
+clean_late(const struct clean_ask *ask)
+{
+	return DELAY_NOTICE && ask->type == CLEAN_NOTICE;
+}
+
 struct clean_answer {
 	uint32_t ok;
 	uint32_t qp;  /* CLEAN_BOUNCE, CLEAN_NOTICE: in its first Received line */

@@ -232,7 +232,7 @@ out_recipient(struct out *o, const char *addr)
 static void
 out_group(struct out *o, const struct clean_ask *ask, const struct paragraph *p)
 {
-	int late = ask->type == CLEAN_NOTICE;
+	int late = clean_late(ask);
 	const char *said = strstr(p->text, SAID);
 	const char *reply = said != NULL && is_reply(said + sizeof SAID - 1) ? said + sizeof SAID - 1 : NULL;
 
@@ -337,7 +337,7 @@ dsn_compose(const struct cleaner *c, struct out *o, const struct clean_ask *ask,
 	str_fmt(boundary, sizeof boundary, "=_%016llx%016llx", (unsigned long long)r[0], (unsigned long long)r[1]);
 	look_at(&reasons, why);
 	look_at(&quoted, mess);
-	whole = quoted.size <= BOUNCE_COPY_MAX && ask->type != CLEAN_NOTICE;
+	whole = quoted.size <= BOUNCE_COPY_MAX && !clean_late(ask);
 	quoted_8bit = is_8bit(ask->returned) || (whole ? quoted.any_8bit : quoted.head_8bit);
 	out_str(o, "Content-Type: multipart/report; report-type=delivery-status;\n boundary=\"");
 	out_str(o, boundary);

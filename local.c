@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int dirs[LOCAL_MAILDIRS_MAX];
+static int dirs[LOCAL_MAILDIRS_MAX + 1];
 
 int
 local_dir(const char *path, uid_t uid)

@@ -124,15 +124,14 @@ each(struct relay *r, struct pass *p, struct box *b)
 			b->left += q[0] != 'D'; /* whatever it is, it is not over */
 			continue;
 		}
-		dir = relay_maildir_find(r->conf, q + 1);
+		dir = LOCAL_MAILDIRS_MAX == 0 ? -1 : relay_maildir_find(r->conf, q + 1);
 		if (dir == -1 && r->conf->local == LOCAL_LEAVE) {
 			b->left++;
 		} else if (mono_ms() > until) {
 			return 1;
 		} else {
-			rc = dir == -1
-			    ? fail(r, p, b, q + 1, offset, "There is no such mailbox on this host. (#5.1.1)")
-			    : one(r, p, b, (unsigned)dir, q + 1, offset);
+			rc = dir == -1 ? fail(r, p, b, q + 1, offset, "There is no such mailbox on this host. (#5.1.1)")
+				       : one(r, p, b, (unsigned)dir, q + 1, offset);
 		}
 	}
 	/* Those that could not be read are not over. */

@@ -79,7 +79,8 @@ pass_due(struct relay *r, uint32_t m)
 	}
 	/* What is over, or concerns no destination, or no longer waits for it, is dealt with now. */
 	if (got != RECORD_OK || d == DEST_OTHER ||
-	    (r->conf->maildirs.n > 0 && access(relay_name(r, "local", id, name), F_OK) == 0) ||
+	    (LOCAL_MAILDIRS_MAX > 0 && r->conf->maildirs.n > 0 &&
+		access(relay_name(r, "local", id, name), F_OK) == 0) ||
 	    (r->sched->dest[d].down &&
 		(sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime) ||
 		    r->sched->msg[m].told == SCHED_ASKED))) {
@@ -103,7 +104,7 @@ pass_sender(struct relay *r, struct pass *p)
 	p->verp = len >= 4 && strcmp(p->sender + len - 4, "-@[]") == 0;
 	p->telling = !p->dying && len > 0 && strcmp(p->sender, "#@[]") != 0 &&
 	    sched_late(&r->sched->msg[p->m], r->now, r->conf->delaynotice);
-	if (p->telling) {
+	if (DELAY_NOTICE && p->telling) {
 		r->sched->msg[p->m].told = SCHED_ASKED;
 	}
 	return 0;
@@ -197,7 +198,7 @@ finish(struct relay *r, struct pass *p)
 		}
 		left[t->state]++;
 	}
-	if (p->telling && p->late != -1 && left[PASS_UNTRIED] == 0 && !s->msg[m].hold) {
+	if (DELAY_NOTICE && p->telling && p->late != -1 && left[PASS_UNTRIED] == 0 && !s->msg[m].hold) {
 		ended_late(r, p);
 	}
 	release(p);
@@ -246,7 +247,7 @@ pass_open(struct relay *r, uint32_t m)
 {
 	struct pass *p = free_pass(r);
 	const char *wrong = NULL;
-	int local;
+	int local = 0;
 
 	if (p == NULL || p->m != SCHED_NONE) {
 		return 0;
@@ -257,10 +258,13 @@ pass_open(struct relay *r, uint32_t m)
 	p->dying = sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime);
 	p->bounce = p->late = -1;
 	p->remote = open_remote(r, p->id, O_RDWR);
+	if (p->remote != -2 && (r->conf->local == LOCAL_BOUNCE || r->conf->maildirs.n > 0)) {
+		local = local_carry(r, p);
+	}
 	if (p->remote == -2) {
 		p->remote = -1;
 		wrong = "";
-	} else if ((local = r->conf->local == LOCAL_BOUNCE || r->conf->maildirs.n > 0 ? local_carry(r, p) : 0) == -1) {
+	} else if (local == -1) {
 		wrong = strerror(errno);
 	} else if (local == 1) {
 		release(p);

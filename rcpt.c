@@ -93,11 +93,12 @@ late_file(uint64_t id)
 void
 rcpt_tell(struct relay *r, struct pass *p, const char *addr, int local, const char *text)
 {
-	if (p->telling && p->late == -1) {
+	if (DELAY_NOTICE && p->telling && p->late == -1) {
 		p->late = late_file(p->id);
 	}
 	/* Rather none than one that passes somebody over. */
-	p->telling = p->telling && p->late != -1 && bounce_append(r, p->id, &p->late, NULL, addr, local, text) == 0;
+	p->telling = DELAY_NOTICE && p->telling && p->late != -1 &&
+	    bounce_append(r, p->id, &p->late, NULL, addr, local, text) == 0;
 }
 
 void
@@ -106,7 +107,7 @@ rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text)
 	char addr[RECORD_MAX + 1];
 
 	p->rcpt[i].state = PASS_LATER;
-	if (!p->telling) {
+	if (!DELAY_NOTICE || !p->telling) {
 		return;
 	}
 	if (rcpt_address(p, i, addr) == -1) {

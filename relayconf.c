@@ -20,6 +20,12 @@
 
 #if RELAY
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpragmas" /* before gcc 10 */
+/* gcc 12's analyser loses sight of what load_pairs() has stored; relay_conf_free() frees it. */
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
+
 /* What is being read. */
 struct load {
 	struct relay_conf *r;
@@ -148,9 +154,9 @@ int
 relay_maildir_find(const struct relay_conf *r, const char *addr)
 {
 	char low[DELIVER_ADDR_MAX + 2];
-	const char *at = r->maildirs.n == 0 ? NULL : strrchr(addr, '@'), *key;
+	const char *at = LOCAL_MAILDIRS_MAX == 0 || r->maildirs.n == 0 ? NULL : strrchr(addr, '@'), *key;
 
-	if (at == NULL || str_copy(low, sizeof low, addr + relay_prepended(r, addr)) == -1) {
+	if (LOCAL_MAILDIRS_MAX == 0 || at == NULL || str_copy(low, sizeof low, addr + relay_prepended(r, addr)) == -1) {
 		return -1;
 	}
 	key = names_find(&r->maildirs, lower(low));
@@ -250,13 +256,22 @@ load_locals(struct load *l, const char *me)
 	}
 }
 
-/* A file of lines KEY:VALUE, which become KEY\0VALUE; `ok` says whether a line, cut at its colon, is one. */
-static void
-load_pairs(struct load *l, const char *name, struct names *n, int (*ok)(const char *key, const char *value),
-    const char *expected)
+static int
+is_maildir(const char *key, const char *value)
 {
+	const char *at = strrchr(key, '@');
+
+	return at != NULL && at[1] != '\0' && ctl_hostname_ok(at + 1) && value[0] == '/';
+}
+
+/* virtualdomains, or localmaildirs: lines KEY:VALUE, which become KEY\0VALUE. */
+static void
+load_pairs(struct load *l, int paths)
+{
+	const char *name = paths ? "localmaildirs" : "virtualdomains";
+	struct names *n = paths ? &l->r->maildirs : &l->r->virtuals;
 	size_t lines = 1;
-	char *rest, *line;
+	char *rest, *line, **v;
 
 	if (ctl_read(l->home, name, &n->mem, l->d) != CTL_OK) {
 		return;
@@ -265,11 +280,12 @@ load_pairs(struct load *l, const char *name, struct names *n, int (*ok)(const ch
 	for (const char *p = n->mem; *p != '\0'; p++) {
 		lines += *p == '\n';
 	}
-	n->v = malloc(lines * sizeof *n->v);
-	if (n->v == NULL) {
+	v = malloc(lines * sizeof *v);
+	if (v == NULL) {
 		bad(l, "no memory");
 		return;
 	}
+	n->v = v;
 	rest = n->mem;
 	for (l->line = 1; (line = ctl_next_line(&rest)) != NULL; l->line++) {
 		char *colon = strchr(line, ':');
@@ -280,11 +296,17 @@ load_pairs(struct load *l, const char *name, struct names *n, int (*ok)(const ch
 		if (colon != NULL) {
 			*colon = '\0';
 		}
-		if (colon == NULL || !ok(line, colon + 1)) {
-			bad(l, expected);
+		if (colon == NULL || (paths && !is_maildir(line, colon + 1))) {
+			bad(l,
+			    paths
+				? "expected USER@DOMAIN:/PATH/OF/MAILDIR, or @DOMAIN:/PATH for all others there"
+				: "expected DOMAIN:PREFIX, USER@DOMAIN:PREFIX, .SUFFIX:PREFIX or :PREFIX; an empty PREFIX makes an exception");
 			return;
 		}
 		n->v[n->n++] = lower(line);
+	}
+	if (paths && n->n > LOCAL_MAILDIRS_MAX) {
+		bad(l, "more lines than this build has room for (LOCAL_MAILDIRS_MAX)");
 	}
 	names_sort(n);
 	for (size_t i = 1; i < n->n; i++) {
@@ -292,33 +314,6 @@ load_pairs(struct load *l, const char *name, struct names *n, int (*ok)(const ch
 			diag_put(l->d, DIAG_ERROR, l->path, 0, "two lines for `%.255s`: expected one", n->v[i]);
 			return;
 		}
-	}
-}
-
-static int
-is_virtual(const char *key, const char *value)
-{
-	(void)key;
-	(void)value;
-	return 1;
-}
-
-static int
-is_maildir(const char *key, const char *value)
-{
-	const char *at = strrchr(key, '@');
-
-	return at != NULL && at[1] != '\0' && ctl_hostname_ok(at + 1) && value[0] == '/';
-}
-
-static void
-load_maildirs(struct load *l)
-{
-	load_pairs(l, "localmaildirs", &l->r->maildirs, is_maildir,
-	    "expected USER@DOMAIN:/PATH/OF/MAILDIR, or @DOMAIN:/PATH for all others there");
-	if (l->r->maildirs.n > LOCAL_MAILDIRS_MAX) {
-		l->line = 0;
-		bad(l, "more lines than this build has room for (LOCAL_MAILDIRS_MAX)");
 	}
 }
 
@@ -786,14 +781,15 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	load_host(&l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
 	load_locals(&l, me);
 	ctl_names(home, "percenthack", &r->percenthack, d);
-	load_pairs(&l, "virtualdomains", &r->virtuals, is_virtual,
-	    "expected DOMAIN:PREFIX, USER@DOMAIN:PREFIX, .SUFFIX:PREFIX or :PREFIX; an empty PREFIX makes an exception");
-	load_maildirs(&l);
+	load_pairs(&l, 0);
+	if (LOCAL_MAILDIRS_MAX > 0) {
+		load_pairs(&l, 1);
+	}
 	r->concurrency = (unsigned)load_number(&l, "concurrencyremote", 20, 0, 65535);
 	r->concurrency = r->concurrency > DELIVERIES_MAX ? DELIVERIES_MAX : r->concurrency;
 	r->lifetime = (uint32_t)load_number(&l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
-	r->delaynotice = (uint32_t)load_number(&l, "delaynotice", 0, 0, INT32_MAX);
-	if (r->delaynotice >= r->lifetime && r->delaynotice > 0) {
+	r->delaynotice = DELAY_NOTICE ? (uint32_t)load_number(&l, "delaynotice", 0, 0, INT32_MAX) : 0;
+	if (DELAY_NOTICE && r->delaynotice >= r->lifetime && r->delaynotice > 0) {
 		diag_put(d, DIAG_WARN, enter(&l, "delaynotice"), 1,
 		    "mail is returned before anybody is told that it is late: expected less than %u (queuelifetime)",
 		    (unsigned)r->lifetime);

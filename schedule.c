@@ -343,7 +343,7 @@ sched_expired(int64_t birth, int64_t now, uint32_t lifetime)
 int
 sched_late(const struct sched_msg *m, int64_t now, uint32_t delay)
 {
-	return delay > 0 && m->told != SCHED_TOLD && sched_expired(m->birth, now, delay);
+	return DELAY_NOTICE && delay > 0 && m->told != SCHED_TOLD && sched_expired(m->birth, now, delay);
 }
 
 int64_t

@@ -132,7 +132,7 @@ lint:
 size: all
 	@$(CROSS)size $(B)/mailstile.elf
 	@n=$$(stat -c %s $(PROG)); echo "$(PROG): $$n octets stripped, budget $(SIZE_BUDGET_TOOLS)"; test "$$n" -le "$(SIZE_BUDGET_TOOLS)"
-	+$(Q)$(MAKE) --no-print-directory -s B=$(B)-bare PROG=$(B)-bare/mailstile CPPFLAGS='$(CPPFLAGS) -DTOOLS=0 -DBOUNCE_DSN=0' all
+	+$(Q)$(MAKE) --no-print-directory -s B=$(B)-bare PROG=$(B)-bare/mailstile CPPFLAGS='$(CPPFLAGS) -DTOOLS=0 -DBOUNCE_DSN=0 -DDELAY_NOTICE=0 -DLOCAL_MAILDIRS_MAX=0' all
 	@n=$$(stat -c %s $(B)-bare/mailstile); echo "without tools and delivery reports: $$n octets stripped, budget $(SIZE_BUDGET)"; test "$$n" -le "$(SIZE_BUDGET)"
 
 # For clang: without the warnings and the header directory that are gcc's own.
