@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOCAL_MS 2000
+#define LOCAL_MS 1000
 
 /* One local/N. */
 struct box {

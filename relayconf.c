@@ -261,7 +261,8 @@ is_maildir(const char *key, const char *value)
 {
 	const char *at = strrchr(key, '@');
 
-	return at != NULL && at[1] != '\0' && ctl_hostname_ok(at + 1) && value[0] == '/';
+	return at != NULL && at[1] != '\0' && strlen(key) <= DELIVER_ADDR_MAX && ctl_hostname_ok(at + 1) &&
+	    value[0] == '/';
 }
 
 /* virtualdomains, or localmaildirs: lines KEY:VALUE, which become KEY\0VALUE. */
