@@ -358,7 +358,8 @@ def test_whole(make_server, scratch):
     with remote.Peer() as peer:
         server = make_server(listen={"inside": harness.LISTEN["inside"]}, control={
             "relay": "on\n", "smtproutes": remote.route(peer), "locals": "home.example\n", "localmaildirs": "@home.example:%s/\n" % box})
-        assert "@home.example: %s/" % box in server.tool("check").text
+        text = server.tool("check").text
+        assert "@home.example: %s/" % box in text and "local addresses without a line stays in the queue" in text
         for i in range(3):
             with server.session("inside") as client:
                 client.envelope("alice@client.example", ["bob@home.example", "far@far.example"])

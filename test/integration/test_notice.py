@@ -402,6 +402,17 @@ def test_at_each_call(built, tmp_path, who, fault):
     print("%d calls, %d faults, %s lost" % (len(calls), len(at), lost))
 
 
+def test_order(built, tmp_path):
+    """A power cut, too, can cost the notice but not double it: the mark is flushed before the cleaner is asked."""
+    c = Case(built, str(tmp_path / "home"))
+    calls = [x for x in c.run("scheduler") if not x.failed]
+    c.close()
+    mark = next(i for i, x in enumerate(calls) if x.name == "fchmod" and x.about("info"))
+    after = [x.name for x in calls[mark + 1:]]
+    assert after[:2] == ["fsync", "sendmsg"] and calls[mark + 1].fd == calls[mark].fd, calls[mark:mark + 4]
+    assert "fchmod" not in after and "recvmsg" in after
+
+
 def test_whole(make_server):
     """Under main, in its jail, behind its filter, as whoever it runs as."""
     with remote.Peer(answers={"rcpt": [b"451 4.2.1 not now\r\n"] * 2 + [b"250 ok\r\n"]}) as peer:
