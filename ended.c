@@ -11,15 +11,17 @@
  * leaves what the next start, ours or qmail-send's, brings to its end. One between the bounce and bounce/N sends it twice. A message whose local/N is
  * left to qmail gets its bounce now and keeps the rest.
  *
- * A message that is late (delaynotice) is tried once more, and if that comes to nothing for some recipient its sender is told, once. That this
- * has been done is in the mode of info/N, 0700 instead of 0600, which no program of qmail's looks at: it needs no file, survives everything that
- * the message survives, and changes in one step, without touching the time, which is the birth. It is durable before the cleaner is asked, and
- * taken back when that says no. A crash between the two costs the notice; the other order would cost a second one.
+ * A message that is late (delaynotice) is tried once more, and if that comes to nothing for some recipient its sender is told, once. How far that
+ * is stands in the mode of info/N, which no program of qmail's looks at: it needs no file, survives everything that the message survives, and
+ * changes in one step, without touching the time, which is the birth. 0600: no; 0500: the cleaner is about to write the notice; 0700: it has. Both
+ * are flushed before the next step. Nothing is taken out of todo/ in between, so at 0500 the next start looks there (ended_was_told()): what is not
+ * there was never sent. Only where qmail-send has had the queue after such a crash there may be a second notice.
  */
 #include "msg.h"
 #include "queue.h"
 #include "relayint.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -184,11 +186,14 @@ ended_late(struct relay *r, struct pass *p)
 		return;
 	}
 	info = open(relay_name(r, "info", p->id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	/* The mark comes first: after a crash rather no notice than a second one. */
-	if (info == -1 || fchmod(info, RELAY_TOLD) == -1 || fsync(info) == -1) {
+	if (info == -1 || fchmod(info, RELAY_TELLING) == -1 || fsync(info) == -1) {
 		relay_warn(p->id, "cannot write down that a sender is told of a delay", strerror(errno));
 	} else if (relay_clean(r, &ask, p->late, &a) == 0) {
 		m->told = SCHED_TOLD;
+		/* Before it can be taken in, and so be missed in todo/. */
+		if (fchmod(info, RELAY_TOLD) == -1 || fsync(info) == -1) {
+			relay_warn(p->id, "cannot write down that a sender was told of a delay", strerror(errno));
+		}
 		log_notice("late", &ask, &a);
 	} else if (!r->lost && fchmod(info, 0600) == 0) {
 		relay_warn(p->id, "a sender cannot be told of a delay yet", NULL);
@@ -196,6 +201,66 @@ ended_late(struct relay *r, struct pass *p)
 	if (info != -1) {
 		close(info);
 	}
+}
+
+/* Is there a new message from nobody to `rcpt`? 1, 0, or -1: nobody knows. */
+static int
+is_in_todo(const char *rcpt)
+{
+	static struct records in;
+	char name[300], *p;
+	const struct dirent *de;
+	uint64_t offset;
+	size_t len;
+	DIR *d = opendir("todo");
+	int found = d == NULL ? -1 : 0;
+
+	while (found == 0 && (errno = 0, de = readdir(d)) != NULL) {
+		int fd = open(
+		    str_fmt(name, sizeof name, "todo/%s", de->d_name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		int nobody = 0;
+
+		if (de->d_name[0] == '.') {
+			/* not a message */
+		} else if (fd == -1) {
+			found = -1;
+		} else {
+			records_open(&in, fd);
+			while (records_next(&in, &p, &len, &offset) == RECORD_OK) {
+				nobody |= p[0] == 'F' && len == 1;
+				found |= nobody && p[0] == 'T' && strcmp(p + 1, rcpt) == 0;
+			}
+		}
+		if (fd != -1) {
+			close(fd);
+		}
+	}
+	found = found == 0 && errno != 0 ? -1 : found;
+	if (d != NULL) {
+		closedir(d);
+	}
+	return found;
+}
+
+int
+ended_was_told(struct relay *r, uint64_t id)
+{
+	static struct clean_ask ask;
+	static char sender[SENDER_MAX + 1];
+	char name[64];
+	int told, info = open(relay_name(r, "info", id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	memset(&ask, 0, sizeof ask);
+	told = info == -1 || info_sender(r, id, sender) == -1 || address_bounce(r->conf, &ask, sender) == -1 ||
+	    is_in_todo(ask.rcpt) != 0;
+	if (info != -1 && fchmod(info, told ? RELAY_TOLD : 0600) == -1) {
+		relay_warn(id, "cannot write down whether a sender was told of a delay", strerror(errno));
+	}
+	if (info != -1) {
+		(void)fsync(info);
+		close(info);
+	}
+	return told;
 }
 
 /* Send bounce/N, if there is one, and remove it. 0, or -1: it is still there. */

@@ -19,7 +19,9 @@
 
 #define RELAY_TROUBLE 123 /* seconds until what the system would not do is tried again; as qmail-send */
 #define RELAY_TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
-#define RELAY_TOLD 0700 /* mode of info/N when its sender has been told of the delay; else 0600 */
+/* Modes of info/N, else 0600: its sender is being told of a delay; has been. See ended.c. */
+#define RELAY_TELLING 0500
+#define RELAY_TOLD 0700
 #define RECORD_MAX 4095
 #define SENDER_MAX (DELIVER_ADDR_MAX + 1)
 
@@ -183,6 +185,8 @@ int bounce_sync(struct relay *r, int *fd, int *made);
 void ended(struct relay *r, uint32_t m);
 /* Tell the sender of a pass that the message is late, with the paragraphs in p->late, and write down that this is done. */
 void ended_late(struct relay *r, struct pass *p);
+/* At the start, of a message whose sender was just being told: was he? The answer is written down. */
+int ended_was_told(struct relay *r, uint64_t id);
 /* Ask the cleaner. 0, or -1: it would not (logged), or is lost. */
 int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_answer *a);
 /* Read the sender out of info/N. 0 or -1 with errno. */

@@ -517,7 +517,9 @@ take_over(struct relay *r, uint64_t id)
 		return -1;
 	}
 	r->sched->msg[m].hold = next == SCHED_HOLD;
-	r->sched->msg[m].told = (info.st_mode & S_IXUSR) != 0 ? SCHED_TOLD : 0;
+	if (DELAY_NOTICE && (info.st_mode & S_IXUSR) != 0 && ((info.st_mode & S_IWUSR) != 0 || ended_was_told(r, id))) {
+		r->sched->msg[m].told = SCHED_TOLD;
+	}
 	/* Set by another clock, if it is that far ahead. */
 	sched_at(r->sched, m, next > r->now + SCHED_AHEAD_MAX ? r->now : next);
 	return 0;

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import time
 
 import pytest
@@ -345,10 +346,10 @@ class Case:
     def debris(self):
         return {n for n, parts in self.queue.all().items() if parts <= {"mess", "intd"}}
 
-    def verdict(self, lost):
+    def verdict(self):
         # The same one may come twice, if the kill was between its delivery and its mark, as any message.
         told = {(re.search(rb"\nMessage-ID: (\S+)", j.body).group(1), *j.rcpts) for j in notices(self)}
-        assert [x[1:] for x in told] == ([] if lost else [("ann@far.example",)]), (lost, told)
+        assert [x[1:] for x in told] == [("ann@far.example",)] and stat.S_IMODE(os.stat(self.queue.name("info", self.late)).st_mode) == 0o700, told
         for j in notices(self):
             assert b"<one@b.example>:" in j.body and b"<two@b.example>:" in j.body and b"old@b.example" not in j.body
         assert self.queue.records("remote", self.late) == ["Dold@b.example", "Tone@b.example", "Ttwo@b.example"]
@@ -366,14 +367,11 @@ def built(work):
 
 
 def broken(built, home, who, at, error=None, name=None):
-    """1: the notice was lost, for one reason only: it had been marked, and was not yet written, when the kill came."""
     c = Case(built, home)
     try:
         c.run(who, at, error, name)
-        lost = error is None and c.is_told() and not notices(c) and not (c.others() - c.debris())
         c.finish()
-        c.verdict(lost)
-        return int(lost)
+        c.verdict()
     except BaseException as e:
         raise AssertionError("%s, %s at call %d:\n%s" % (who, error or "killed", at, tools.read(c.runs[-1].log_path).decode()[-3000:])) from e
     finally:
@@ -385,8 +383,7 @@ def broken(built, home, who, at, error=None, name=None):
 @pytest.mark.parametrize("fault", ["kill", "error"])
 def test_at_each_call(built, tmp_path, who, fault):
     """
-    Killed, or failing, at each call from the first: one notice in the end, none only where it had been announced (the mode of info/N) and not yet
-    been linked into todo/; never two.
+    Killed, or failing, at each call from the first: one notice in the end, never two. (That one may be delivered twice, as any message.)
     """
     c = Case(built, str(tmp_path / "all"))
     calls = c.run(who)
@@ -394,23 +391,26 @@ def test_at_each_call(built, tmp_path, who, fault):
     assert len(notices(c)) == 1 and c.is_told()
     names = TELLING | {"fchmod"} if fault == "kill" else FAILING | {"fchmod"}
     at = [(x.count, x.name) for x in calls if x.name in names and not (fault == "kill" and x.failed)]
+    if fault == "error":
+        # Where a mode can be set once, it can be set twice.
+        at = [x for x in at if x[1] != "fchmod" or x[0] == min(y[0] for y in at if y[1] == "fchmod")]
     assert len(at) > (100 if who == "scheduler" else 30), len(at)
     step = 1 if tools.LONG else 6
     at = at[time.localtime().tm_yday % step::step]
     args = [(built, str(tmp_path / str(i)), who, i) + (("EIO", name) if fault == "error" else ()) for i, name in at]
-    lost = faults.each(broken, args, 6)
-    print("%d calls, %d faults, %s lost" % (len(calls), len(at), lost))
+    faults.each(broken, args, 6)
+    print("%d calls, %d faults" % (len(calls), len(at)))
 
 
 def test_order(built, tmp_path):
-    """A power cut, too, can cost the notice but not double it: the mark is flushed before the cleaner is asked."""
+    """A power cut neither costs the notice nor doubles it: both marks are flushed before what follows, and that the next start has to look at todo/."""
     c = Case(built, str(tmp_path / "home"))
     calls = [x for x in c.run("scheduler") if not x.failed]
     c.close()
     mark = next(i for i, x in enumerate(calls) if x.name == "fchmod" and x.about("info"))
     after = [x.name for x in calls[mark + 1:]]
-    assert after[:2] == ["fsync", "sendmsg"] and calls[mark + 1].fd == calls[mark].fd, calls[mark:mark + 4]
-    assert "fchmod" not in after and "recvmsg" in after
+    assert after[:5] == ["fsync", "sendmsg", "recvmsg", "fchmod", "fsync"], calls[mark:mark + 8]
+    assert len({calls[mark + i].fd for i in (0, 1, 4, 5)}) == 1
 
 
 def test_whole(make_server):
