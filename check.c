@@ -172,7 +172,7 @@ show_relay(const struct config *c, uid_t uid, struct diag *d)
 			close(fd);
 		}
 	}
-	if (r->local == LOCAL_LEAVE && r->maildirs.n > 0) {
+	if (LOCAL_MAILDIRS_MAX > 0 && r->local == LOCAL_LEAVE && r->maildirs.n > 0) {
 		diag_put(d, DIAG_NOTE, str_fmt(path, sizeof path, "%s/control/localmaildirs", c->home), 0,
 		    "mail for local addresses without a line stays in the queue, for qmail's programs; without them write `bounce` to localdelivery");
 	} else if (r->local == LOCAL_LEAVE && r->locals.n + r->virtuals.n > 0) {
