@@ -171,7 +171,7 @@ ended_late(struct relay *r, struct pass *p)
 	struct sched_msg *m = &r->sched->msg[p->m];
 	struct clean_answer a = { 0 };
 	char name[64];
-	int info;
+	int info, rc;
 
 	memset(&ask, 0, sizeof ask);
 	ask.type = CLEAN_NOTICE;
@@ -186,24 +186,23 @@ ended_late(struct relay *r, struct pass *p)
 		return;
 	}
 	info = open(relay_name(r, "info", p->id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (info == -1 || fchmod(info, RELAY_TELLING) == -1 || fsync(info) == -1) {
-		relay_warn(p->id, "cannot write down that a sender is told of a delay", strerror(errno));
-	} else if (relay_clean(r, &ask, p->late, &a) == 0) {
+	rc = info == -1 || fchmod(info, RELAY_TELLING) == -1 || fsync(info) == -1;
+	if (rc == 0 && relay_clean(r, &ask, p->late, &a) == 0) {
 		m->told = SCHED_TOLD;
 		/* Before it can be taken in, and so be missed in todo/. */
-		if (fchmod(info, RELAY_TOLD) == -1 || fsync(info) == -1) {
-			relay_warn(p->id, "cannot write down that a sender was told of a delay", strerror(errno));
-		}
+		rc = fchmod(info, RELAY_TOLD) == -1 || fsync(info) == -1;
 		log_notice("late", &ask, &a);
-	} else if (!r->lost && fchmod(info, 0600) == 0) {
+	} else if (rc == 0 && !r->lost) {
+		rc = fchmod(info, 0600) == -1;
 		relay_warn(p->id, "a sender cannot be told of a delay yet", NULL);
 	}
-	if (info != -1) {
-		close(info);
+	if (rc != 0) {
+		relay_warn(p->id, "cannot write down whether a sender was told of a delay", strerror(errno));
 	}
+	close(info);
 }
 
-/* Is there a new message from nobody to `rcpt`? 1, 0, or -1: nobody knows. */
+/* Is there a new message from nobody to `rcpt`, for all that can be known? */
 static int
 is_in_todo(const char *rcpt)
 {
@@ -213,32 +212,26 @@ is_in_todo(const char *rcpt)
 	uint64_t offset;
 	size_t len;
 	DIR *d = opendir("todo");
-	int found = d == NULL ? -1 : 0;
+	int found = 0;
 
-	while (found == 0 && (errno = 0, de = readdir(d)) != NULL) {
+	if (d == NULL) {
+		return 1;
+	}
+	while (errno = 0, (de = readdir(d)) != NULL) {
 		int fd = open(
 		    str_fmt(name, sizeof name, "todo/%s", de->d_name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 		int nobody = 0;
 
-		if (de->d_name[0] == '.') {
-			/* not a message */
-		} else if (fd == -1) {
-			found = -1;
-		} else {
-			records_open(&in, fd);
-			while (records_next(&in, &p, &len, &offset) == RECORD_OK) {
-				nobody |= p[0] == 'F' && len == 1;
-				found |= nobody && p[0] == 'T' && strcmp(p + 1, rcpt) == 0;
-			}
+		records_open(&in, fd);
+		while (records_next(&in, &p, &len, &offset) == RECORD_OK) {
+			nobody |= p[0] == 'F' && len == 1;
+			found |= nobody && p[0] == 'T' && strcmp(p + 1, rcpt) == 0;
 		}
-		if (fd != -1) {
-			close(fd);
-		}
+		found |= fd == -1;
+		close(fd);
 	}
-	found = found == 0 && errno != 0 ? -1 : found;
-	if (d != NULL) {
-		closedir(d);
-	}
+	found |= errno != 0;
+	closedir(d);
 	return found;
 }
 
@@ -252,14 +245,10 @@ ended_was_told(struct relay *r, uint64_t id)
 
 	memset(&ask, 0, sizeof ask);
 	told = info == -1 || info_sender(r, id, sender) == -1 || address_bounce(r->conf, &ask, sender) == -1 ||
-	    is_in_todo(ask.rcpt) != 0;
-	if (info != -1 && fchmod(info, told ? RELAY_TOLD : 0600) == -1) {
-		relay_warn(id, "cannot write down whether a sender was told of a delay", strerror(errno));
-	}
-	if (info != -1) {
-		(void)fsync(info);
-		close(info);
-	}
+	    is_in_todo(ask.rcpt);
+	(void)fchmod(info, told ? RELAY_TOLD : 0600);
+	(void)fsync(info);
+	close(info);
 	return told;
 }
 
