@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /* `mailstile check`: reads what the server would read, and says what is wrong. `check radius USER`: what the servers say of a login. */
+#include "cleanint.h"
 #include "control.h"
 #include "house.h"
 #include "options.h"
@@ -131,7 +132,7 @@ check_radius(const struct config *c, const char *user)
 
 #if RELAY
 static void
-show_relay(const struct config *c, struct diag *d)
+show_relay(const struct config *c, uid_t uid, struct diag *d)
 {
 	const struct relay_conf *r = &c->relay;
 	char path[512];
@@ -159,7 +160,22 @@ show_relay(const struct config *c, struct diag *d)
 	if (r->routes == 0 || r->route[r->routes - 1].domain[0] != '\0') {
 		print(STDOUT_FILENO, "  (all others): MX\n");
 	}
-	if (r->local == LOCAL_LEAVE && r->locals.n + r->virtuals.n > 0) {
+	for (size_t i = 0; LOCAL_MAILDIRS_MAX > 0 && i < r->maildirs.n; i++) {
+		const char *where = r->maildirs.v[i] + strlen(r->maildirs.v[i]) + 1;
+		int fd = local_dir(where, uid);
+
+		print(STDOUT_FILENO, "  %s: %s\n", r->maildirs.v[i], where);
+		if (fd == -1) {
+			diag_put(d, DIAG_ERROR, where, 0, "no Maildir, with tmp, new and cur, of user %u: %s",
+			    (unsigned)uid, strerror(errno));
+		} else {
+			close(fd);
+		}
+	}
+	if (LOCAL_MAILDIRS_MAX > 0 && r->local == LOCAL_LEAVE && r->maildirs.n > 0) {
+		diag_put(d, DIAG_NOTE, str_fmt(path, sizeof path, "%s/control/localmaildirs", c->home), 0,
+		    "mail for local addresses without a line stays in the queue, for qmail's programs; without them write `bounce` to localdelivery");
+	} else if (r->local == LOCAL_LEAVE && r->locals.n + r->virtuals.n > 0) {
 		diag_put(d, DIAG_WARN, str_fmt(path, sizeof path, "%s/control/locals", c->home), 0,
 		    "mail for %s%s stays in the queue, for qmail's programs; without them make this file empty, or write `bounce` to localdelivery",
 		    r->locals.n > 0 ? r->locals.v[0] : r->virtuals.v[0],
@@ -192,7 +208,7 @@ check_rest(const struct config *c, struct diag *d)
 	}
 #if RELAY
 	if (c->relay.on) {
-		show_relay(c, d);
+		show_relay(c, ids.spool_uid, d);
 	}
 #endif
 	if (time(NULL) < BUILD_EPOCH) {

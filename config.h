@@ -392,6 +392,11 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 #define BOUNCE_DSN 1
 #endif
 
+/* DELAY_NOTICE: senders can be told that a message is late, where control/delaynotice asks for it. Default 1. 0 saves about 2 KiB. */
+#ifndef DELAY_NOTICE
+#define DELAY_NOTICE 1
+#endif
+
 /* RELAY_DEFAULT: what control/relay says when it does not exist: 1 = this program delivers, 0 = something else does. Default 1.
  * With 1 beside a running qmail-send nothing breaks: whoever has lock/sendmutex delivers, and the other one waits for it. */
 #ifndef RELAY_DEFAULT
@@ -478,6 +483,13 @@ _Static_assert(RELAY_ROUTES_MAX >= 1 && RELAY_ROUTES_MAX <= 1000, "RELAY_ROUTES_
 _Static_assert(RELAY_HOPS_MAX >= 1 && RELAY_HOPS_MAX <= 16, "RELAY_HOPS_MAX: 1..16");
 _Static_assert(RELAY_AUTH_MAX >= 1 && RELAY_AUTH_MAX <= 64, "RELAY_AUTH_MAX: 1..64");
 _Static_assert(RELAY_PINS_MAX >= 1 && RELAY_PINS_MAX <= 256, "RELAY_PINS_MAX: 1..256");
+
+/* LOCAL_MAILDIRS_MAX: lines of control/localmaildirs. Default 64, range 0-1000; 0 is without, and saves about 4 KiB. The cleaner has a
+ * descriptor open for each. The Maildirs have to belong to USER_SPOOL. */
+#ifndef LOCAL_MAILDIRS_MAX
+#define LOCAL_MAILDIRS_MAX 64
+#endif
+_Static_assert(LOCAL_MAILDIRS_MAX >= 0 && LOCAL_MAILDIRS_MAX <= 1000, "LOCAL_MAILDIRS_MAX: 0..1000");
 
 /* RELAY_CA_FILE: trust anchors when control/cacerts.pem does not exist. Default /etc/ssl/certs/ca-certificates.crt. Read only when a
  * policy of control/smtptls is `verify`; costs about 500 octets an anchor. */

@@ -49,7 +49,7 @@ void priv_prepare(void);
 void priv_filter(enum priv_role role);
 
 /* Descriptors of a scheduler: for each delivery a socket, a file of recipients and the message, and all of them once more on their way. */
-#define RELAY_NOFILE (6 * DELIVERIES_MAX + 64)
+#define RELAY_NOFILE (8 * DELIVERIES_MAX + 64)
 
 /* Close every descriptor from `first` up. */
 void priv_close_from(int first);

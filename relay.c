@@ -29,6 +29,7 @@
 #define EXPIRE_SECONDS 60
 #define WAKE_MS 250 /* a pipe that someone holds open with an octet in it would wake us without end */
 #define DUE_SOME 64 /* messages that become due between looks at what else is to be done */
+#define DUE_MS 1000 /* and how long that may take, with notices and mailboxes */
 
 static volatile sig_atomic_t term, alrm;
 
@@ -227,6 +228,7 @@ wait_for(struct relay *r, struct pollfd *p, int ms)
 static int
 work(struct relay *r)
 {
+	int64_t until;
 	int more = 0;
 	uint32_t m;
 
@@ -238,7 +240,7 @@ work(struct relay *r)
 	}
 	if (r->mono >= r->expire_next) {
 		r->expire_next = r->mono + EXPIRE_SECONDS;
-		sched_expire(r->sched, r->now, r->conf->lifetime);
+		sched_expire(r->sched, r->now, r->conf->lifetime, r->conf->delaynotice);
 	}
 	if (r->mono >= r->sweep_next) {
 		todo_sweep(r);
@@ -254,7 +256,8 @@ work(struct relay *r)
 		/* Woken for nothing: see WAKE_MS. */
 		r->deaf_until = more || found || r->scan_found ? 0 : mono_ms() + WAKE_MS;
 	}
-	for (int i = 0; i < DUE_SOME && (m = sched_due(r->sched, r->now)) != SCHED_NONE; i++) {
+	until = mono_ms() + DUE_MS;
+	for (int i = 0; i < DUE_SOME && mono_ms() < until && (m = sched_due(r->sched, r->now)) != SCHED_NONE; i++) {
 		pass_due(r, m);
 	}
 	pass_serve(r);

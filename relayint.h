@@ -18,6 +18,10 @@
 #include <sys/types.h>
 
 #define RELAY_TROUBLE 123 /* seconds until what the system would not do is tried again; as qmail-send */
+#define RELAY_TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
+/* Modes of info/N, else 0600: its sender is being told of a delay; has been. See ended.c. */
+#define RELAY_TELLING 0500
+#define RELAY_TOLD 0700
 #define RECORD_MAX 4095
 #define SENDER_MAX (DELIVER_ADDR_MAX + 1)
 
@@ -45,7 +49,10 @@ struct pass {
 	int verp;
 	int remote, bounce; /* descriptors of remote/N and bounce/N, or -1 */
 	int bounce_new;
-	int dirty; /* marks that are not flushed */
+	unsigned local_later; /* recipients of local/N that come again later */
+	int telling;          /* its sender is to hear that it is late, and why, which is written to `late` */
+	int late;             /* a file without a name, or -1 */
+	int dirty;            /* marks that are not flushed */
 	unsigned running;
 	uint32_t n, untried, failed;
 	struct pass_rcpt *rcpt;
@@ -147,6 +154,16 @@ int rcpt_hold_time(int fd);
 void rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_sync(struct relay *r, struct pass *p);
+/* For the notice of a delay, if there is to be one: why `addr` has to wait. `local`: as for bounce_append(). */
+void rcpt_tell(struct relay *r, struct pass *p, const char *addr, int local, const char *text);
+/* It is not done, and comes again later. */
+void rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text);
+/* Read the sender of a pass. 0 or -1 with errno. */
+int pass_sender(struct relay *r, struct pass *p);
+/* The sender for this recipient: `box@host-@[]` becomes `boxuser=host2@host`. 0 or -1. */
+int pass_expand(const struct pass *p, const char *rcpt, char *out, size_t size);
+/* localpass.c. Deliver or refuse what local/N has for us. 0; 1: there is more, for another time; -1 with errno. */
+int local_carry(struct relay *r, struct pass *p);
 /* A message is due: to its destination's list, or its end. */
 void pass_due(struct relay *r, uint32_t m);
 /* Begin a pass. 0: too many are open, and the message is still SCHED_BUSY; 1: it is taken care of. */
@@ -166,6 +183,10 @@ int bounce_append(struct relay *r, uint64_t id, int *fd, int *made, const char *
 int bounce_sync(struct relay *r, int *fd, int *made);
 /* remote/N is gone, or has nothing left: finish the message. It is SCHED_BUSY. */
 void ended(struct relay *r, uint32_t m);
+/* Tell the sender of a pass that the message is late, with the paragraphs in p->late, and write down that this is done. */
+void ended_late(struct relay *r, struct pass *p);
+/* At the start, of a message whose sender was just being told: was he? The answer is written down. */
+int ended_was_told(struct relay *r, uint64_t id);
 /* Ask the cleaner. 0, or -1: it would not (logged), or is lost. */
 int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_answer *a);
 /* Read the sender out of info/N. 0 or -1 with errno. */
