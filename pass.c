@@ -33,6 +33,7 @@
 
 /* A remote has deadlines of its own. One that is silent for longer than this is out of its mind. */
 #define HANG_SECONDS 43200
+#define NO_MAILBOX "There are no mailboxes on this host. (#5.1.1)\n"
 #define HOLD_SECONDS 10 /* without a new delivery, when one could not be started */
 /* For 100 recipients: the kernel takes twice that. */
 #define HAND_OVER_OCTETS 212992
@@ -155,8 +156,8 @@ refuse_local(struct relay *r, struct pass *p)
 	records_open(&in, fd);
 	while (rc == 0 && (got = records_next(&in, &q, &len, &offset)) == RECORD_OK) {
 		if (q[0] == 'T') {
-			rc = bounce_append(r, p->id, &p->bounce, &p->bounce_new, q + 1, 1,
-			    "There are no mailboxes on this host. (#5.1.1)\n");
+			rc = bounce_append(r, p->id, &p->bounce, &p->bounce_new, q + 1, 1, NO_MAILBOX);
+			qlog_untried(r, p->id, 1, q + 1, 'D', NO_MAILBOX);
 		}
 	}
 	close(fd);
@@ -428,6 +429,7 @@ hand_over(struct relay *r, struct pass *p, struct remote *t, int mess, uint64_t 
 static void
 put_off(struct relay *r, struct pass *p, const char *text)
 {
+	char addr[RECORD_MAX + 1];
 	struct log_line l;
 
 	relay_event(&l, LOG_WARNING, "deliver", p->id);
@@ -439,6 +441,8 @@ put_off(struct relay *r, struct pass *p, const char *text)
 			p->rcpt[i].state = PASS_LATER;
 			if (p->dying) {
 				rcpt_expired(r, p, i, text);
+			} else if (RELAY_QMAIL_LOG && rcpt_address(p, i, addr) == 0) {
+				qlog_untried(r, p->id, 0, addr, 'Z', text);
 			}
 		}
 	}
@@ -528,6 +532,7 @@ begin(struct relay *r, struct pass *p, uint32_t first)
 	t->probe = (uint8_t)dest_start(r->sched, d, r->mono);
 	p->untried -= t->rcpts;
 	p->running++;
+	qlog_start(r, t);
 	return 1;
 }
 
@@ -595,6 +600,7 @@ log_deliver(
 	log_num(&l, "secs", secs);
 	log_text(&l, "text", o->text);
 	log_end(&l);
+	qlog_end(o->number, o->klass, o->text);
 }
 
 /* The first lines of a report, on one. */
@@ -661,8 +667,17 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 
 	for (unsigned i = 0; i < t->rcpts; i++) {
 		struct pass_rcpt *c = &p->rcpt[t->outcome[i].rcpt];
+		int cut = done == NULL && r->stopping && t->outcome[i].klass == 0;
 
-		if (again) {
+		if (again || cut) {
+			/* Cut off on request, nothing has come of it. */
+			keep_text(&t->outcome[i], "Cut off before it was done; it is tried anew. (#4.3.0)\n");
+			t->outcome[i].klass = 'Z';
+			if (cut) {
+				log_deliver(r, p, &t->outcome[i], NULL, r->mono - t->since);
+			} else {
+				qlog_end(t->outcome[i].number, 'Z', t->outcome[i].text);
+			}
 			c->state = PASS_UNTRIED;
 			p->untried++;
 			continue;
@@ -679,7 +694,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		rcpt_sync(r, p);
 	}
 	news = dest_end(r->sched, t->dest, t->probe, reached, t->outcome[0].text, r->mono);
-	if (news != DEST_SAME) {
+	if (news != DEST_SAME && (done != NULL || !r->stopping)) {
 		log_backoff(r, t->dest, news);
 	}
 	if (news == DEST_CAME_UP) {
@@ -690,6 +705,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		hang_up(t);
 	}
 	p->running--;
+	qlog_status(r);
 	push(r, p);
 }
 
@@ -822,6 +838,16 @@ pass_serve(struct relay *r)
 	while (!r->stopping && r->mono >= r->hold_until && misses < r->sched->dests && has_place(r)) {
 		r->turn = r->turn + 1 < r->sched->dests ? r->turn + 1 : 0;
 		misses = next_of(r, r->turn) ? 0 : misses + 1;
+	}
+}
+
+void
+pass_cut(struct relay *r)
+{
+	for (unsigned i = 0; i < r->remotes; i++) {
+		if (r->remote[i].sock != -1) {
+			shutdown(r->remote[i].sock, SHUT_WR);
+		}
 	}
 }
 

@@ -85,6 +85,9 @@ rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
 		p->rcpt[i].state = PASS_LATER;
 		return;
 	}
+	if (p->rcpt[i].state != PASS_RUNNING) {
+		qlog_untried(r, p->id, 0, addr, 'D', text);
+	}
 	p->rcpt[i].state = PASS_FAILED;
 	p->failed++;
 }

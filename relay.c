@@ -128,10 +128,9 @@ write_times(struct relay *r)
 		if (s->msg[m].state == SCHED_FREE) {
 			continue;
 		}
+		/* What waits for a destination that is down is due: it may be after a change of its route that we start over. */
 		if (s->msg[m].state == SCHED_LISTED) {
-			const struct dest *d = &s->dest[s->msg[m].dest];
-
-			t[1].tv_sec = r->now + (d->down && d->until > r->mono ? d->until - r->mono : 0);
+			t[1].tv_sec = r->now;
 		}
 		if (s->msg[m].hold) {
 			t[1].tv_sec = SCHED_HOLD;
@@ -147,6 +146,7 @@ end(struct relay *r)
 	write_times(r);
 	log_msg(r->lost ? LOG_ERR : LOG_INFO, "queue", "the scheduler ends%s, %u messages queued",
 	    r->lost ? " because its cleaner or the deliveries' nursery is gone" : "", r->sched->live);
+	qlog_say("status: exiting");
 	_exit(r->lost ? 111 : 0);
 }
 
@@ -313,6 +313,7 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 		_exit(111);
 	}
 	log_msg(LOG_INFO, "queue", "the scheduler is in place, %u messages queued", r.sched->live);
+	qlog_status(&r);
 	for (;;) {
 		int more = 0;
 
@@ -320,6 +321,7 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 		if (!r.stopping && (term || r.lost)) {
 			r.stopping = 1;
 			r.stop_at = r.mono + STOP_SECONDS;
+			pass_cut(&r);
 			if (running(&r) > 0) {
 				log_msg(LOG_INFO, "queue",
 				    "ending, or starting over, when %u deliveries are done: %d seconds at most",

@@ -181,9 +181,11 @@ each_left(struct relay *r, uint64_t id, int fd, int *bounce, int *made, int mark
 
 	records_open(&in, fd);
 	while (rc == 0 && (got = records_next(&in, &p, &len, &offset)) == RECORD_OK) {
-		if (p[0] == 'T') {
-			rc = mark ? (pwrite(fd, "D", 1, (off_t)offset) == 1 ? 0 : -1)
-				  : bounce_append(r, id, bounce, made, p + 1, 0, RETURNED);
+		if (p[0] == 'T' && mark) {
+			rc = pwrite(fd, "D", 1, (off_t)offset) == 1 ? 0 : -1;
+			qlog_untried(r, id, 0, p + 1, 'D', RETURNED);
+		} else if (p[0] == 'T') {
+			rc = bounce_append(r, id, bounce, made, p + 1, 0, RETURNED);
 		}
 	}
 	/* What could not be read has not failed. */

@@ -55,6 +55,7 @@ struct pass {
 /* What a remote said of a recipient. */
 struct outcome {
 	uint32_t rcpt; /* index in the pass */
+	uint32_t number; /* qlog.c */
 	uint16_t code;
 	char klass; /* 0: nothing yet */
 	char text[241];
@@ -98,6 +99,7 @@ struct relay {
 	int64_t began, error_at; /* mono; error_at: of `error`, what came to the last recipient that was not served */
 	uint32_t ok, deferred, failed, bounces; /* recipients, bounces */
 	char error[256];
+	uint32_t delivery; /* the last number that qlog.c gave */
 	struct sched *sched;
 };
 
@@ -155,6 +157,8 @@ int pass_open(struct relay *r, uint32_t m);
 void pass_serve(struct relay *r);
 /* Something came from a remote, or it is gone. */
 void pass_hear(struct relay *r, struct remote *t);
+/* Ask all deliveries to end that have not sent the end of their message yet: see deliver.h. */
+void pass_cut(struct relay *r);
 /* Let go of all that runs. */
 void pass_drop(struct relay *r);
 
@@ -170,6 +174,30 @@ void ended(struct relay *r, uint32_t m);
 int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_answer *a);
 /* Read the sender out of info/N. 0 or -1 with errno. */
 int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1]);
+
+/* ---- qlog.c ---- */
+
+#if RELAY_QMAIL_LOG
+/* A line of a number or two. A new message. How many deliveries run. */
+void qlog_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void qlog_new(uint64_t id, uint64_t bytes, const char *sender, uint32_t qp, uint32_t uid);
+void qlog_status(const struct relay *r);
+/* All deliveries of t's job begin; one ends; one that nobody was asked about begins and ends. */
+void qlog_start(struct relay *r, const struct remote *t);
+void qlog_end(uint32_t number, char klass, const char *text);
+void qlog_untried(struct relay *r, uint64_t id, int local, const char *addr, char klass, const char *text);
+#else
+/* clang-format off */
+__attribute__((format(printf, 1, 2))) static inline void qlog_say(const char *fmt, ...) { (void)fmt; }
+static inline void qlog_new(uint64_t id, uint64_t bytes, const char *sender, uint32_t qp, uint32_t uid)
+{ (void)id; (void)bytes; (void)sender; (void)qp; (void)uid; }
+static inline void qlog_status(const struct relay *r) { (void)r; }
+static inline void qlog_start(struct relay *r, const struct remote *t) { (void)r; (void)t; }
+static inline void qlog_end(uint32_t number, char klass, const char *text) { (void)number; (void)klass; (void)text; }
+static inline void qlog_untried(struct relay *r, uint64_t id, int local, const char *addr, char klass, const char *text)
+{ (void)r; (void)id; (void)local; (void)addr; (void)klass; (void)text; }
+/* clang-format on */
+#endif
 
 /* ---- relayctl.c ---- */
 
