@@ -175,7 +175,8 @@ send_bounce(struct relay *r, uint64_t id, int64_t birth)
 		relay_event(&l, LOG_WARNING, "bounce", id);
 		log_text(&l, "msg", "a bounce that nobody is to have is thrown away");
 		log_end(&l);
-		qlog_say(sender[0] == '\0' ? "double bounce: discarding bounce/%llu" : "triple bounce: discarding bounce/%llu",
+		qlog_say(sender[0] == '\0' ? "double bounce: discarding bounce/%llu"
+					   : "triple bounce: discarding bounce/%llu",
 		    (unsigned long long)id);
 	} else if (relay_clean(r, &ask, fd, &a) == -1) {
 		relay_warn(id, "the bounce cannot be written", NULL);

@@ -95,7 +95,7 @@ qlog_end(uint32_t number, char klass, const char *text)
 	char head[64];
 
 	line(str_fmt(head, sizeof head, "delivery %u: %s: ", number,
-		 klass == 'K'     ? "success"
+		 klass == 'K'       ? "success"
 		     : klass == 'D' ? "failure"
 				    : "deferral"),
 	    text, "");

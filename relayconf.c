@@ -709,6 +709,28 @@ load_anchors(struct load *l)
 	}
 }
 
+/* What the queue is kept by. */
+static void
+load_queue(struct load *l, const char *me)
+{
+	struct relay_conf *r = l->r;
+
+	load_host(l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
+	load_locals(l, me);
+	ctl_names(l->home, "percenthack", &r->percenthack, l->d);
+	load_virtuals(l);
+	r->lifetime = (uint32_t)load_number(l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
+	load_text(l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
+	load_host(l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
+	if (ctl_line(l->home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, l->d) == 1) {
+		str_copy(r->doublebounceto, sizeof r->doublebounceto, "postmaster");
+	}
+	load_host(l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
+	str_copy(r->me, sizeof r->me, me);
+	r->dsn = load_choice(l, "bounceformat", "qsbmf", BOUNCE_DSN ? "dsn" : "qsbmf", 0) == 1;
+	r->local = load_choice(l, "localdelivery", "leave", "bounce", 0) == 1 ? LOCAL_BOUNCE : LOCAL_LEAVE;
+}
+
 void
 relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d)
 {
@@ -719,25 +741,12 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	if (r->on == 0) {
 		return; /* the files are somebody else's */
 	}
-	load_host(&l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
-	load_locals(&l, me);
-	ctl_names(home, "percenthack", &r->percenthack, d);
-	load_virtuals(&l);
+	load_queue(&l, me);
 	r->concurrency = (unsigned)load_number(&l, "concurrencyremote", 20, 0, 65535);
 	r->concurrency = r->concurrency > DELIVERIES_MAX ? DELIVERIES_MAX : r->concurrency;
-	r->lifetime = (uint32_t)load_number(&l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
-	load_text(&l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
-	load_host(&l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
-	if (ctl_line(home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, d) == 1) {
-		str_copy(r->doublebounceto, sizeof r->doublebounceto, "postmaster");
-	}
-	load_host(&l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
-	str_copy(r->me, sizeof r->me, me);
-	r->dsn = load_choice(&l, "bounceformat", "qsbmf", BOUNCE_DSN ? "dsn" : "qsbmf", 0) == 1;
 	load_host(&l, "helohost", r->helohost, sizeof r->helohost, me);
 	r->timeout_connect = (int)load_number(&l, "timeoutconnect", 60, 1, 3600);
 	r->timeout_remote = (int)load_number(&l, "timeoutremote", 1200, 1, 7200);
-	r->local = load_choice(&l, "localdelivery", "leave", "bounce", 0) == 1 ? LOCAL_BOUNCE : LOCAL_LEAVE;
 	load_list(&l, "smtproutes", take_route);
 	load_auth(&l);
 	load_list(&l, "smtptls", take_tls);
@@ -752,6 +761,20 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 		diag_put(d, DIAG_ERROR, NULL, 0, "nothing is delivered until this is mended; mail waits in the queue");
 	}
 }
+
+#if TOOLS
+void
+relay_conf_load_queue(struct relay_conf *r, const char *home, struct diag *d)
+{
+	struct load l = { .r = r, .d = d, .home = home };
+	char me[256] = "";
+
+	if (ctl_line(home, "me", me, sizeof me, d) != -1 && !ctl_hostname_ok(me)) {
+		diag_put(d, DIAG_ERROR, enter(&l, "me"), 0, "expected this host's full name, as in mail.example.net");
+	}
+	load_queue(&l, me);
+}
+#endif
 
 void
 relay_conf_free(struct relay_conf *r)

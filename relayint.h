@@ -54,7 +54,7 @@ struct pass {
 
 /* What a remote said of a recipient. */
 struct outcome {
-	uint32_t rcpt; /* index in the pass */
+	uint32_t rcpt;   /* index in the pass */
 	uint32_t number; /* qlog.c */
 	uint16_t code;
 	char klass; /* 0: nothing yet */
@@ -207,6 +207,8 @@ static inline void qlog_untried(struct relay *r, uint64_t id, int local, const c
 #if TOOLS
 unsigned relayctl_polls(struct relay *r, struct pollfd *p);
 void relayctl_serve(struct relay *r, const struct pollfd *p, unsigned n);
+/* Do what a tool asks, into a union of all answers, at *a. The length of the answer; 0: it is nonsense. */
+size_t relayctl_answer(struct relay *r, const struct ctl_ask *ask, const void **a);
 /* Remember, for tools, what an attempt came to. */
 void relayctl_why(struct sched_msg *m, const char *text);
 #else
@@ -217,7 +219,16 @@ static inline void relayctl_why(struct sched_msg *m, const char *text) { (void)m
 /* clang-format on */
 #endif
 
-/* relay.c, with the configuration as an argument: for tests. */
+/* ---- relay.c ---- */
+
+/* The steps of a scheduler's life, for offline.c. Take lock/sendmutex, for life: 0, RELAY_BUSY, 111. Make room. Look at the clocks. */
+int relay_lock(void);
+void relay_set_up(struct relay *r);
+void relay_clocks(struct relay *r);
+/* Leave word of when each message is to be tried. */
+void relay_write_times(struct relay *r);
+
+/* With the configuration as an argument: for tests. */
 _Noreturn void relay_loop(
     const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes, int ctl);
 
