@@ -53,16 +53,6 @@ read_password(char *pass, size_t size)
 	return 0;
 }
 
-static void
-diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
-{
-	(void)d;
-	(void)level;
-	(void)file;
-	(void)line;
-	(void)text;
-}
-
 /* Foreign text for the terminal: no control characters. */
 static void
 print_safe(const char *label, const char *s)
@@ -140,7 +130,19 @@ check_radius(const struct config *c, const char *user)
 	return report(c, &a);
 }
 
+#if TOOLS
+
 /* ---- lines that the server takes, as qmail does, though they mean nothing ---- */
+
+static void
+diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
+{
+	(void)d;
+	(void)level;
+	(void)file;
+	(void)line;
+	(void)text;
+}
 
 /* A domain, or an address in brackets. Octets of UTF-8 may be of a domain, too. */
 static int
@@ -230,6 +232,8 @@ check_all_lines(const struct config *c, struct diag *d)
 	}
 }
 
+#endif
+
 #if RELAY
 static void
 show_relay(const struct config *c, struct diag *d)
@@ -260,7 +264,7 @@ show_relay(const struct config *c, struct diag *d)
 	if (r->routes == 0 || r->route[r->routes - 1].domain[0] != '\0') {
 		print(STDOUT_FILENO, "  (all others): MX\n");
 	}
-	if (r->concurrency == 0) {
+	if (TOOLS && r->concurrency == 0) {
 		diag_put(d, DIAG_WARN, str_fmt(path, sizeof path, "%s/control/concurrencyremote", c->home), 1,
 		    "is 0: nothing is delivered, and mail waits in the queue until it is returned");
 	}
@@ -291,7 +295,9 @@ check_rest(const struct config *c, struct diag *d)
 		}
 		house_check_jail(c, &ids, d);
 	}
+#if TOOLS
 	check_all_lines(c, d);
+#endif
 	if (c->chain.key_type == 0 && d->errors == 0) {
 		diag_put(
 		    d, DIAG_NOTE, NULL, 0, "no certificate yet: the server makes a self-signed one at its first start");

@@ -33,6 +33,7 @@
 
 /* A remote has deadlines of its own. One that is silent for longer than this is out of its mind. */
 #define HANG_SECONDS 43200
+#define CUT "Cut off: delivery ends or starts over. (#4.3.0)\n"
 #define NO_MAILBOX "There are no mailboxes on this host. (#5.1.1)\n"
 #define HOLD_SECONDS 10 /* without a new delivery, when one could not be started */
 /* For 100 recipients: the kernel takes twice that. */
@@ -671,7 +672,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 
 		if (again || cut) {
 			/* Cut off on request, nothing has come of it. */
-			keep_text(&t->outcome[i], "Cut off before it was done; it is tried anew. (#4.3.0)\n");
+			keep_text(&t->outcome[i], CUT);
 			t->outcome[i].klass = 'Z';
 			if (cut) {
 				log_deliver(r, p, &t->outcome[i], NULL, r->mono - t->since);
@@ -859,8 +860,7 @@ pass_drop(struct relay *r)
 
 		for (unsigned k = 0; t->pass != NULL && k < t->rcpts; k++) {
 			if (t->outcome[k].klass == 0) {
-				keep_text(&t->outcome[k],
-				    "Cut off: delivery ends or starts over; it may arrive twice. (#4.3.0)\n");
+				keep_text(&t->outcome[k], CUT); /* its end may have been sent: it may arrive twice */
 				t->outcome[k].klass = 'Z';
 				log_deliver(r, t->pass, &t->outcome[k], NULL, r->mono - t->since);
 			}

@@ -809,7 +809,7 @@ def test_cut(rig):
     poll(lambda: any("D" in x[:1] for n in r.queue.all() for x in r.queue.records("remote", n)), "the mark")
     s.signal(signal.SIGTERM)
     s.wait_exit()
-    assert len([e for e in s.log("deliver", result="defer") if "Cut off before" in e["text"]]) == 3
+    assert len([e for e in s.log("deliver", result="defer") if "Cut off" in e["text"]]) == 3
     r.nursery.act = Job.ok
     s = r.start()
     s.drained()
