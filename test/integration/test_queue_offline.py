@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import time
 
@@ -22,9 +24,8 @@ import stepper
 import tools
 from delivery import Nursery, Queue, Scheduler, parse_bounce
 from test_delivery import empty, messages, send
-from test_queue_orders import HOLD_TIME
-from test_queue_tool import listed
-from test_queue_tool import queue as queue_raw
+from test_queue_orders import ASK, BOUNCE, DONE, HOLD, HOLD_TIME, RELEASE, REMOVE
+from test_queue_tool import listed, queue as queue_raw
 from tools import poll
 
 
@@ -169,7 +170,7 @@ class Case:
 
     def __init__(self, built, home, order):
         self.scheduler, self.stepper, self.binary = built
-        self.home, self.order = home, order
+        self.home, self.order, self.jobs = home, order, []
         self.queue = Queue(home)
         self.n = self.queue.queued(remote=("Ddone@b.example", "Tone@b.example", "Ttwo@b.example"), bounce=b"<early@b.example>:\nno\n\n",
                                    body=b"Subject: a\n\nx\n", wait=3000)
@@ -194,6 +195,44 @@ class Case:
                 poll(lambda: step.gone is not None, "the end")
             return list(step.calls), p.returncode, out
 
+    def run_scheduler(self, who, at=None):
+        """The order goes to a scheduler that has done all that is due; it, or its cleaner, is killed."""
+        nursery = Nursery()
+        self.jobs = nursery.jobs
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fds = [nursery.theirs.fileno(), theirs.fileno()]
+        with open(os.path.join(self.home, "log-order"), "wb") as log:
+            p = subprocess.Popen([self.scheduler, self.home, str(fds[0])], pass_fds=fds, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                 env=dict(os.environ, SCHEDULER_CTL=str(fds[1])))
+        theirs.close()
+        try:
+            poll(lambda: self.other not in self.queue.all(), "the other message to go")
+            subject = p.pid if who == "scheduler" else tools.children(p.pid)[0].pid
+            with stepper.Stepper(self.stepper, subject) as step:
+                if at is not None:
+                    step.rule(at, "kill")
+                assert step.arm()
+                kind = {"hold": HOLD, "release": RELEASE, "remove": REMOVE, "bounce": BOUNCE}[self.order]
+                socket.send_fds(mine, [ASK.pack(0x6D737401, kind, self.n)], [there.fileno()])
+                there.close()
+                here.settimeout(tools.PATIENCE)
+                answer = here.recv(64)
+                end = time.monotonic() + 0.5  # what comes of it
+                while time.monotonic() < end and step.gone is None:
+                    time.sleep(0.02)
+                if step.gone is None:
+                    step.sync()
+                calls = list(step.calls)
+        finally:
+            p.kill()
+            p.wait(tools.PATIENCE)
+            for x in (mine, here):
+                x.close()
+            nursery.close()
+        done = len(answer) == 8 and struct.unpack("=II", answer)[0] == DONE
+        return calls, 0 if done else -signal.SIGKILL if who == "scheduler" else 111, "1 done, 0 not"
+
     def finish(self, status, out):
         """Let a scheduler carry on what is left, and look at what has become of all."""
         self.queue.check()
@@ -212,8 +251,9 @@ class Case:
         finally:
             s.kill()
             nursery.close()
-        to = [a for j in nursery.jobs if j.sender for a in j.rcpts]
-        told = {a: text for j in nursery.jobs if not j.sender for a, text in parse_bounce(j).failures.items()}
+        jobs = self.jobs + nursery.jobs
+        to = [a for j in jobs if j.sender for a in j.rcpts]
+        told = {a: text for j in jobs if not j.sender for a, text in parse_bounce(j).failures.items()}
         assert "three@b.example" in to and "done@b.example" not in to
         mine = {"one@b.example", "two@b.example"}
         if held:
@@ -230,11 +270,12 @@ class Case:
             assert {"hold": held, "release": not held and mine <= set(to), "remove": not alive and not told, "bounce": not alive and mine <= set(told)}[self.order]
 
 
-def broken(built, home, order, who, at, name):
+def broken(built, home, order, run, who, at, name):
     c = Case(built, home, order)
     try:
-        _, status, out = c.run(who, at)
-        assert status == -signal.SIGKILL if who == "tool" else status in (0, 1, 111), (status, out)
+        _, status, out = getattr(c, run)(who, at)
+        if run == "run":
+            assert status == -signal.SIGKILL if who == "tool" else status in (0, 1, 111), (status, out)
         c.finish(status, out)
     except BaseException as e:
         raise AssertionError("%s, %s killed at call %d, about %s" % (order, who, at, name)) from e
@@ -242,27 +283,40 @@ def broken(built, home, order, who, at, name):
         tools.rmtree(home)
 
 
-@pytest.mark.release
-@pytest.mark.parametrize("order", ["hold", "release", "remove", "bounce"])
-def test_killed_at_each_step(kill_tools, work, order):
-    """kill -9 of the tool, and of its cleaner, at each call that changes something; an answer that was given holds."""
-    top = os.path.join(work, "offline-%s" % order)
+def kill_at_each(built, top, order, run, whom, least):
     os.mkdir(top, 0o755)
     kills = []
-    for who in ("tool", "cleaner"):
+    for who in whom:
         home = os.path.join(top, "all-" + who)
         os.mkdir(home, 0o755)
-        c = Case(kill_tools, home, order)
-        calls, status, out = c.run(who)
+        c = Case(built, home, order)
+        calls, status, out = getattr(c, run)(who)
         assert status == 0, out
         c.finish(status, out)
-        # Of the tool, from its first question to the cleaner on, which is about the message that is new.
-        kills += [(who, x.count, x.name) for x in calls if x.name in CHANGING and not x.failed]
-    assert len(kills) > {"hold": 10, "release": 10, "remove": 20, "bounce": 40}[order], kills
+        kills += [(run, who, x.count, x.name) for x in calls if x.name in CHANGING and not x.failed]
+    assert len(kills) > least, kills
     print("%s: %d kills" % (order, len(kills)))
     jobs = []
     for i, k in enumerate(kills):
         os.mkdir(os.path.join(top, str(i)), 0o755)
-        jobs.append((kill_tools, os.path.join(top, str(i)), order, *k))
+        jobs.append((built, os.path.join(top, str(i)), order, *k))
     faults.each(broken, jobs, 4)
     tools.rmtree(top)
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("order,least", [("hold", 10), ("release", 10), ("remove", 20), ("bounce", 40)])
+def test_killed_at_each_step(kill_tools, work, order, least):
+    """
+    kill -9 of the tool, from its first question to the cleaner on, which is about the message that is new, and of its cleaner, at each call that changes
+    something; an answer that was given holds.
+    """
+    kill_at_each(kill_tools, os.path.join(work, "offline-%s" % order), order, "run", ("tool", "cleaner"), least)
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("order,least", [("hold", 3), ("release", 10), ("remove", 8), ("bounce", 30)])
+def test_scheduler_killed_at_each_step(kill_tools, work, order, least):
+    """The same of a scheduler that runs, and of its cleaner, from the order until all that comes of it is done."""
+    whom = ("scheduler",) if order == "hold" else ("scheduler", "cleaner")
+    kill_at_each(kill_tools, os.path.join(work, "online-%s" % order), order, "run_scheduler", whom, least)
