@@ -753,7 +753,7 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	settle_policies(&l);
 	load_anchors(&l);
 	dns_conf_load(&r->dns, NULL, NULL);
-	if (d->errors != errors) {
+	if (l.d->errors != errors) {
 		/* Half of it would send mail astray. */
 		r->on = 0;
 		r->auths = 0;

@@ -14,7 +14,7 @@ import pytest
 
 import delivery
 import tools
-from delivery import LIFETIME, Clock, Job, Nursery, Queue, Scheduler
+from delivery import LIFETIME, Clock, Nursery, Queue, Scheduler
 from tools import poll
 
 pytestmark = pytest.mark.release
