@@ -769,7 +769,7 @@ relay_conf_load_queue(struct relay_conf *r, const char *home, struct diag *d)
 	struct load l = { .r = r, .d = d, .home = home };
 	char me[256] = "";
 
-	if (ctl_line(home, "me", me, sizeof me, d) != -1 && !ctl_hostname_ok(me)) {
+	if (ctl_line(home, "me", me, sizeof me, d) != -1 && (me[0] == '\0' || !ctl_hostname_ok(me))) {
 		diag_put(d, DIAG_ERROR, enter(&l, "me"), 0, "expected this host's full name, as in mail.example.net");
 	}
 	load_queue(&l, me);

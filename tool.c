@@ -678,13 +678,32 @@ order_named(const char *verb)
 	return 0;
 }
 
+/* Is the queue of the server at `path` the one at home/queue? Numbers of one mean other messages in another. */
+static int
+is_its_queue(const char *path, const char *home)
+{
+	static struct ctl_status s;
+	char mine[512];
+	struct stat a, b;
+	int fd = ctl_connect(path), rc;
+
+	if (fd == -1) {
+		return 0;
+	}
+	rc = ctl_query(fd, CTL_STATUS, 0, &s, sizeof s);
+	close(fd);
+	s.spool[sizeof s.spool - 1] = '\0';
+	return rc == 0 && stat(s.spool, &a) == 0 && stat(str_fmt(mine, sizeof mine, "%s/queue", home), &b) == 0 &&
+	    a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 /* Connect to the server. For an order only one with a scheduler will do. */
 static void
-find_server(const char *path, int order)
+find_server(const char *path, const char *home, int order)
 {
 	static struct ctl_counts c;
 
-	q.server = ctl_connect(path);
+	q.server = is_its_queue(path, home) ? ctl_connect(path) : -1;
 	if (order && q.server != -1 && (ctl_query(q.server, CTL_COUNTS, 0, &c, sizeof c) == -1 || c.rc != CTL_DONE)) {
 		lose_server();
 	}
@@ -733,7 +752,7 @@ queue_main(int argc, char **argv)
 	if (rc != 0) {
 		return rc;
 	}
-	find_server(path, what != 0);
+	find_server(path, home, what != 0);
 	rc = enter(home, what != 0);
 	if (rc != 0) {
 		return rc;

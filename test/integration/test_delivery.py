@@ -264,3 +264,18 @@ def test_reload_cuts(make_server, at):
         if at == "connect":
             for s in [listener, *fill]:
                 s.close()
+
+
+def test_reload_hears_out(make_server):
+    """A delivery that has sent the end of its message is heard out by a reload: the message arrives once, and that is known."""
+    with remote.Peer(slow={"dot": 3}) as peer:
+        server = delivering(make_server, peer)
+        send(server)
+        poll(lambda: any(t.lines and t.lines[-1].upper().startswith((b"DATA", b"BDAT")) for t in peer.talks), "the data")
+        time.sleep(0.3)
+        server.reload()
+        server.wait_log("deliver", result="ok")
+        poll(lambda: empty(server), "an empty queue")
+        poll(lambda: len([e for e in server.log("queue") if "in place" in e["msg"]]) == 2, "the next scheduler")
+        assert len(messages(peer)) == 1
+        server.stop()

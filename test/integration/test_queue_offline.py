@@ -101,6 +101,23 @@ def test_another_delivers(make_server):
     server.stop()
 
 
+def test_other_house(make_server):
+    """A server that answers, of another queue: numbers are not taken for its messages. And without a name nothing is returned from nowhere."""
+    server = make_server(control={"relay": "off\n"})
+    other = make_server(start=False)
+    with server.session("inside") as c:
+        c.mail(rcpts=("you@far.example",))
+        c.quit()
+    (n,) = listed(server)
+    other.ctl = server.ctl
+    assert not listed(other) and "no such message" in queue(other, "remove", str(n), status=1)
+    assert list(listed(server)) == [n]
+    other.set(me=None)
+    assert "control/me" in queue(other, "flush", status=100)
+    assert queue(server, "remove", str(n)) == "1 done, 0 not\n"
+    server.stop()
+
+
 @pytest.mark.root
 def test_stock_queue(make_server):
     """
