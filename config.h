@@ -387,6 +387,12 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 #define TOOLS 1
 #endif
 
+/* RELAY_QMAIL_LOG: the scheduler also says in qmail-send's words what it does (`new msg`, `starting delivery`, `status:`), for programs that count
+ * in such a log, as those of qmailanalog. Default 0: it says nothing that is not in our own lines, and doubles the log. */
+#ifndef RELAY_QMAIL_LOG
+#define RELAY_QMAIL_LOG 0
+#endif
+
 /* BOUNCE_DSN: bounces can be delivery reports (RFC 3464), where control/bounceformat asks for it. Default 1. 0 saves about 4 KiB. */
 #ifndef BOUNCE_DSN
 #define BOUNCE_DSN 1
@@ -448,14 +454,20 @@ _Static_assert(DELIVER_IDLE_SECONDS >= 0 && DELIVER_IDLE_SECONDS <= 60, "DELIVER
 #endif
 _Static_assert(QUEUE_LIFETIME >= 3600 && QUEUE_LIFETIME <= 2592000, "QUEUE_LIFETIME: 3600..2592000");
 
-/* BACKOFF_FIRST, BACKOFF_MAX: a destination where nobody can be reached is tried again, for all its messages with one of them, after
- * BACKOFF_FIRST seconds, then after twice as long each time up to BACKOFF_MAX. Defaults 15 and 600; ranges 1-3600. */
+/* BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_ROUTE_MAX: a destination where nobody can be reached is tried again, for all its messages with one of them,
+ * after BACKOFF_FIRST seconds, then after twice as long each time: up to BACKOFF_MAX for a domain by MX, of which many may be dead for a week, and
+ * each probe of one may hang for minutes; up to BACKOFF_ROUTE_MAX for a route of smtproutes, which all mail may wait for: it is tried within two
+ * minutes of being back. Defaults 15, 600 and 100; ranges 1-3600. */
 #ifndef BACKOFF_FIRST
 #define BACKOFF_FIRST 15
 #endif
 #ifndef BACKOFF_MAX
 #define BACKOFF_MAX 600
 #endif
+#ifndef BACKOFF_ROUTE_MAX
+#define BACKOFF_ROUTE_MAX 100
+#endif
+_Static_assert(BACKOFF_ROUTE_MAX >= 1 && BACKOFF_ROUTE_MAX <= 3600, "BACKOFF_ROUTE_MAX: 1..3600");
 _Static_assert(
     BACKOFF_FIRST >= 1 && BACKOFF_FIRST <= BACKOFF_MAX && BACKOFF_MAX <= 3600, "BACKOFF_FIRST, BACKOFF_MAX: 1..3600");
 

@@ -8,7 +8,9 @@
  *   scheduler -> remote             DELIVER_JOB with the message file, then as many DELIVER_RCPT as it says
  *   remote -> scheduler             one DELIVER_REPORT for each recipient, in any order, then DELIVER_DONE
  *                                   (with `reuse`, another job for the same destination may follow on the same socket;
- *                                   the scheduler closes the socket when it has none)
+ *                                   the scheduler closes the socket when it has none). When the scheduler will say no more
+ *                                   (shutdown()), a remote that has not sent the end of its message gives up at once, without
+ *                                   a report, which cannot make a duplicate; another one carries on until it knows
  *   scheduler -> cleaner            struct clean_ask, with CLEAN_BOUNCE the file bounce/N, with CLEAN_NOTICE one like it; one struct clean_answer each
  */
 #ifndef MAILSTILE_DELIVER_H

@@ -278,12 +278,16 @@ send_bounce(struct relay *r, uint64_t id, int64_t birth)
 		relay_event(&l, LOG_WARNING, "bounce", id);
 		log_text(&l, "msg", "a bounce that nobody is to have is thrown away");
 		log_end(&l);
+		qlog_say(sender[0] == '\0' ? "double bounce: discarding bounce/%llu"
+					   : "triple bounce: discarding bounce/%llu",
+		    (unsigned long long)id);
 	} else if (relay_clean(r, &ask, fd, &a) == -1) {
 		relay_warn(id, "the bounce cannot be written", NULL);
 		rc = -1;
 	} else {
 		r->bounces++;
 		log_notice("bounce", &ask, &a);
+		qlog_say("bounce msg %llu qp %u", (unsigned long long)id, a.qp);
 	}
 	close(fd);
 	return rc == 0 ? unlink(name) : -1;
@@ -318,5 +322,6 @@ ended(struct relay *r, uint32_t m)
 	relay_event(&l, LOG_INFO, "done", id);
 	log_num(&l, "secs", r->now - r->sched->msg[m].birth);
 	log_end(&l);
+	qlog_say("end msg %llu", (unsigned long long)id);
 	sched_remove(r->sched, m);
 }

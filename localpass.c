@@ -33,6 +33,7 @@ log_local(struct relay *r, const struct pass *p, const char *addr, const char *r
 	log_str(&l, "name", "local");
 	log_text(&l, "text", str_fmt(mem, sizeof mem, "%.*s", (int)strcspn(text, "\n"), text));
 	log_end(&l);
+	qlog_untried(r, p->id, 1, addr, result[0] == 'o' ? 'K' : result[0] == 'f' ? 'D' : 'Z', text);
 	*(result[0] == 'o' ? &r->ok : result[0] == 'f' ? &r->failed : &r->deferred) += 1;
 }
 

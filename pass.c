@@ -33,6 +33,8 @@
 
 /* A remote has deadlines of its own. One that is silent for longer than this is out of its mind. */
 #define HANG_SECONDS 43200
+#define CUT "Cut off: delivery ends or starts over. (#4.3.0)\n"
+#define NO_MAILBOX "There are no mailboxes on this host. (#5.1.1)\n"
 #define HOLD_SECONDS 10 /* without a new delivery, when one could not be started */
 /* For 100 recipients: the kernel takes twice that. */
 #define HAND_OVER_OCTETS 212992
@@ -434,6 +436,7 @@ hand_over(struct relay *r, struct pass *p, struct remote *t, int mess, uint64_t 
 static void
 put_off(struct relay *r, struct pass *p, const char *text)
 {
+	char addr[RECORD_MAX + 1];
 	struct log_line l;
 
 	relay_event(&l, LOG_WARNING, "deliver", p->id);
@@ -446,6 +449,9 @@ put_off(struct relay *r, struct pass *p, const char *text)
 				rcpt_expired(r, p, i, text);
 			} else {
 				rcpt_later(r, p, i, text);
+				if (RELAY_QMAIL_LOG && rcpt_address(p, i, addr) == 0) {
+					qlog_untried(r, p->id, 0, addr, 'Z', text);
+				}
 			}
 		}
 	}
@@ -535,6 +541,7 @@ begin(struct relay *r, struct pass *p, uint32_t first)
 	t->probe = (uint8_t)dest_start(r->sched, d, r->mono);
 	p->untried -= t->rcpts;
 	p->running++;
+	qlog_start(r, t);
 	return 1;
 }
 
@@ -604,6 +611,7 @@ log_deliver(
 	log_num(&l, "secs", secs);
 	log_text(&l, "text", o->text);
 	log_end(&l);
+	qlog_end(o->number, o->klass, o->text);
 }
 
 /* The first lines of a report, on one. */
@@ -670,8 +678,17 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 
 	for (unsigned i = 0; i < t->rcpts; i++) {
 		struct pass_rcpt *c = &p->rcpt[t->outcome[i].rcpt];
+		int cut = done == NULL && r->stopping && t->outcome[i].klass == 0;
 
-		if (again) {
+		if (again || cut) {
+			/* Cut off on request, nothing has come of it. */
+			keep_text(&t->outcome[i], CUT);
+			t->outcome[i].klass = 'Z';
+			if (cut) {
+				log_deliver(r, p, &t->outcome[i], NULL, r->mono - t->since);
+			} else {
+				qlog_end(t->outcome[i].number, 'Z', t->outcome[i].text);
+			}
 			c->state = PASS_UNTRIED;
 			p->untried++;
 			continue;
@@ -688,7 +705,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		rcpt_sync(r, p);
 	}
 	news = dest_end(r->sched, t->dest, t->probe, reached, t->outcome[0].text, r->mono);
-	if (news != DEST_SAME) {
+	if (news != DEST_SAME && (done != NULL || !r->stopping)) {
 		log_backoff(r, t->dest, news);
 	}
 	if (news == DEST_CAME_UP) {
@@ -699,6 +716,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		hang_up(t);
 	}
 	p->running--;
+	qlog_status(r);
 	push(r, p);
 }
 
@@ -835,6 +853,16 @@ pass_serve(struct relay *r)
 }
 
 void
+pass_cut(struct relay *r)
+{
+	for (unsigned i = 0; i < r->remotes; i++) {
+		if (r->remote[i].sock != -1) {
+			shutdown(r->remote[i].sock, SHUT_WR);
+		}
+	}
+}
+
+void
 pass_drop(struct relay *r)
 {
 	for (unsigned i = 0; i < r->remotes; i++) {
@@ -842,8 +870,7 @@ pass_drop(struct relay *r)
 
 		for (unsigned k = 0; t->pass != NULL && k < t->rcpts; k++) {
 			if (t->outcome[k].klass == 0) {
-				keep_text(&t->outcome[k],
-				    "Cut off: delivery ends or starts over; it may arrive twice. (#4.3.0)\n");
+				keep_text(&t->outcome[k], CUT); /* its end may have been sent: it may arrive twice */
 				t->outcome[k].klass = 'Z';
 				log_deliver(r, t->pass, &t->outcome[k], NULL, r->mono - t->since);
 			}

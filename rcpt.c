@@ -128,6 +128,9 @@ rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
 		p->telling = 0;
 		return;
 	}
+	if (p->rcpt[i].state != PASS_RUNNING) {
+		qlog_untried(r, p->id, 0, addr, 'D', text);
+	}
 	p->rcpt[i].state = PASS_FAILED;
 	p->failed++;
 }

@@ -72,8 +72,8 @@ write_birth(void *ctx, const struct sched_msg *m)
 	}
 }
 
-static void
-look_at_clocks(struct relay *r)
+void
+relay_clocks(struct relay *r)
 {
 	struct timespec real, boot;
 	int64_t offset, was;
@@ -97,8 +97,8 @@ look_at_clocks(struct relay *r)
 /* ---- start and end ---- */
 
 /* 0; RELAY_BUSY; 111. The descriptor stays open for life, and with it the lock. */
-static int
-lock(void)
+int
+relay_lock(void)
 {
 	int fd = open("lock/sendmutex", O_WRONLY | O_CLOEXEC);
 
@@ -117,8 +117,8 @@ lock(void)
 }
 
 /* For whoever is next: when each message is to be tried. local/N is not ours to put off: it stays due. */
-static void
-write_times(struct relay *r)
+void
+relay_write_times(struct relay *r)
 {
 	const struct sched *s = r->sched;
 	char name[64];
@@ -129,10 +129,9 @@ write_times(struct relay *r)
 		if (s->msg[m].state == SCHED_FREE) {
 			continue;
 		}
+		/* What waits for a destination that is down is due: it may be after a change of its route that we start over. */
 		if (s->msg[m].state == SCHED_LISTED) {
-			const struct dest *d = &s->dest[s->msg[m].dest];
-
-			t[1].tv_sec = r->now + (d->down && d->until > r->mono ? d->until - r->mono : 0);
+			t[1].tv_sec = r->now;
 		}
 		if (s->msg[m].hold) {
 			t[1].tv_sec = SCHED_HOLD;
@@ -145,9 +144,10 @@ static _Noreturn void
 end(struct relay *r)
 {
 	pass_drop(r);
-	write_times(r);
+	relay_write_times(r);
 	log_msg(r->lost ? LOG_ERR : LOG_INFO, "queue", "the scheduler ends%s, %u messages queued",
 	    r->lost ? " because its cleaner or the deliveries' nursery is gone" : "", r->sched->live);
+	qlog_say("status: exiting");
 	_exit(r->lost ? 111 : 0);
 }
 
@@ -264,8 +264,8 @@ work(struct relay *r)
 	return more || sched_next(r->sched) <= r->now;
 }
 
-static void
-set_up(struct relay *r)
+void
+relay_set_up(struct relay *r)
 {
 	unsigned n = r->conf->concurrency < DELIVERIES_MAX ? r->conf->concurrency : DELIVERIES_MAX;
 
@@ -297,7 +297,7 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 	int rc;
 
 	set_signals();
-	rc = lock();
+	rc = relay_lock();
 	if (rc != 0) {
 		_exit(rc);
 	}
@@ -308,21 +308,23 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 	r.clean = clean;
 	r.nursery = remotes;
 	r.ctl = ctl;
-	set_up(&r);
+	relay_set_up(&r);
 	umask(077);
-	look_at_clocks(&r);
+	relay_clocks(&r);
 	r.began = r.mono;
 	if (todo_takeover(&r) == -1) {
 		_exit(111);
 	}
 	log_msg(LOG_INFO, "queue", "the scheduler is in place, %u messages queued", r.sched->live);
+	qlog_status(&r);
 	for (;;) {
 		int more = 0;
 
-		look_at_clocks(&r);
+		relay_clocks(&r);
 		if (!r.stopping && (term || r.lost)) {
 			r.stopping = 1;
 			r.stop_at = r.mono + STOP_SECONDS;
+			pass_cut(&r);
 			if (running(&r) > 0) {
 				log_msg(LOG_INFO, "queue",
 				    "ending, or starting over, when %u deliveries are done: %d seconds at most",

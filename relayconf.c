@@ -769,6 +769,37 @@ load_anchors(struct load *l)
 	}
 }
 
+/* What the queue is kept by. */
+static void
+load_queue(struct load *l, const char *me)
+{
+	struct relay_conf *r = l->r;
+
+	load_host(l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
+	load_locals(l, me);
+	ctl_names(l->home, "percenthack", &r->percenthack, l->d);
+	load_pairs(l, 0);
+	if (LOCAL_MAILDIRS_MAX > 0) {
+		load_pairs(l, 1);
+	}
+	r->lifetime = (uint32_t)load_number(l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
+	r->delaynotice = DELAY_NOTICE ? (uint32_t)load_number(l, "delaynotice", 0, 0, INT32_MAX) : 0;
+	if (DELAY_NOTICE && r->delaynotice >= r->lifetime && r->delaynotice > 0) {
+		diag_put(l->d, DIAG_WARN, enter(l, "delaynotice"), 1,
+		    "mail is returned before anybody is told that it is late: expected less than %u (queuelifetime)",
+		    (unsigned)r->lifetime);
+	}
+	load_text(l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
+	load_host(l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
+	if (ctl_line(l->home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, l->d) == 1) {
+		str_copy(r->doublebounceto, sizeof r->doublebounceto, "postmaster");
+	}
+	load_host(l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
+	str_copy(r->me, sizeof r->me, me);
+	r->dsn = load_choice(l, "bounceformat", "qsbmf", BOUNCE_DSN ? "dsn" : "qsbmf", 0) == 1;
+	r->local = load_choice(l, "localdelivery", "leave", "bounce", 0) == 1 ? LOCAL_BOUNCE : LOCAL_LEAVE;
+}
+
 void
 relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d)
 {
@@ -779,41 +810,19 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	if (r->on == 0) {
 		return; /* the files are somebody else's */
 	}
-	load_host(&l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
-	load_locals(&l, me);
-	ctl_names(home, "percenthack", &r->percenthack, d);
-	load_pairs(&l, 0);
-	if (LOCAL_MAILDIRS_MAX > 0) {
-		load_pairs(&l, 1);
-	}
+	load_queue(&l, me);
 	r->concurrency = (unsigned)load_number(&l, "concurrencyremote", 20, 0, 65535);
 	r->concurrency = r->concurrency > DELIVERIES_MAX ? DELIVERIES_MAX : r->concurrency;
-	r->lifetime = (uint32_t)load_number(&l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
-	r->delaynotice = DELAY_NOTICE ? (uint32_t)load_number(&l, "delaynotice", 0, 0, INT32_MAX) : 0;
-	if (DELAY_NOTICE && r->delaynotice >= r->lifetime && r->delaynotice > 0) {
-		diag_put(d, DIAG_WARN, enter(&l, "delaynotice"), 1,
-		    "mail is returned before anybody is told that it is late: expected less than %u (queuelifetime)",
-		    (unsigned)r->lifetime);
-	}
-	load_text(&l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
-	load_host(&l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
-	if (ctl_line(home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, d) == 1) {
-		str_copy(r->doublebounceto, sizeof r->doublebounceto, "postmaster");
-	}
-	load_host(&l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
-	str_copy(r->me, sizeof r->me, me);
-	r->dsn = load_choice(&l, "bounceformat", "qsbmf", BOUNCE_DSN ? "dsn" : "qsbmf", 0) == 1;
 	load_host(&l, "helohost", r->helohost, sizeof r->helohost, me);
 	r->timeout_connect = (int)load_number(&l, "timeoutconnect", 60, 1, 3600);
 	r->timeout_remote = (int)load_number(&l, "timeoutremote", 1200, 1, 7200);
-	r->local = load_choice(&l, "localdelivery", "leave", "bounce", 0) == 1 ? LOCAL_BOUNCE : LOCAL_LEAVE;
 	load_list(&l, "smtproutes", take_route);
 	load_auth(&l);
 	load_list(&l, "smtptls", take_tls);
 	settle_policies(&l);
 	load_anchors(&l);
 	dns_conf_load(&r->dns, NULL, NULL);
-	if (d->errors != errors) {
+	if (l.d->errors != errors) {
 		/* Half of it would send mail astray. */
 		r->on = 0;
 		r->auths = 0;
@@ -821,6 +830,20 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 		diag_put(d, DIAG_ERROR, NULL, 0, "nothing is delivered until this is mended; mail waits in the queue");
 	}
 }
+
+#if TOOLS
+void
+relay_conf_load_queue(struct relay_conf *r, const char *home, struct diag *d)
+{
+	struct load l = { .r = r, .d = d, .home = home };
+	char me[256] = "";
+
+	if (ctl_line(home, "me", me, sizeof me, d) != -1 && (me[0] == '\0' || !ctl_hostname_ok(me))) {
+		diag_put(d, DIAG_ERROR, enter(&l, "me"), 0, "expected this host's full name, as in mail.example.net");
+	}
+	load_queue(&l, me);
+}
+#endif
 
 void
 relay_conf_free(struct relay_conf *r)

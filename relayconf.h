@@ -105,6 +105,8 @@ struct relay_conf {
  * by file and line, r->on becomes 0, and s->relay is wiped. Called by config_load(). Free with relay_conf_free().
  */
 void relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d);
+/* The part that the queue is kept by, without a route or a secret, whatever control/relay says: for orders while nothing runs. */
+void relay_conf_load_queue(struct relay_conf *r, const char *home, struct diag *d);
 void relay_conf_free(struct relay_conf *r);
 
 /* The route for a domain (any case): its index, or -1 for MX. Exact, then each .suffix, then "" (qmail-spec 4.7). */

@@ -61,7 +61,8 @@ struct pass {
 
 /* What a remote said of a recipient. */
 struct outcome {
-	uint32_t rcpt; /* index in the pass */
+	uint32_t rcpt;   /* index in the pass */
+	uint32_t number; /* qlog.c */
 	uint16_t code;
 	char klass; /* 0: nothing yet */
 	char text[241];
@@ -105,6 +106,7 @@ struct relay {
 	int64_t began, error_at; /* mono; error_at: of `error`, what came to the last recipient that was not served */
 	uint32_t ok, deferred, failed, bounces; /* recipients, bounces */
 	char error[256];
+	uint32_t delivery; /* the last number that qlog.c gave */
 	struct sched *sched;
 };
 
@@ -172,6 +174,8 @@ int pass_open(struct relay *r, uint32_t m);
 void pass_serve(struct relay *r);
 /* Something came from a remote, or it is gone. */
 void pass_hear(struct relay *r, struct remote *t);
+/* Ask all deliveries to end that have not sent the end of their message yet: see deliver.h. */
+void pass_cut(struct relay *r);
 /* Let go of all that runs. */
 void pass_drop(struct relay *r);
 
@@ -192,6 +196,30 @@ int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_ans
 /* Read the sender out of info/N. 0 or -1 with errno. */
 int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1]);
 
+/* ---- qlog.c ---- */
+
+#if RELAY_QMAIL_LOG
+/* A line of a number or two. A new message. How many deliveries run. */
+void qlog_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void qlog_new(uint64_t id, uint64_t bytes, const char *sender, uint32_t qp, uint32_t uid);
+void qlog_status(const struct relay *r);
+/* All deliveries of t's job begin; one ends; one that nobody was asked about begins and ends. */
+void qlog_start(struct relay *r, const struct remote *t);
+void qlog_end(uint32_t number, char klass, const char *text);
+void qlog_untried(struct relay *r, uint64_t id, int local, const char *addr, char klass, const char *text);
+#else
+/* clang-format off */
+__attribute__((format(printf, 1, 2))) static inline void qlog_say(const char *fmt, ...) { (void)fmt; }
+static inline void qlog_new(uint64_t id, uint64_t bytes, const char *sender, uint32_t qp, uint32_t uid)
+{ (void)id; (void)bytes; (void)sender; (void)qp; (void)uid; }
+static inline void qlog_status(const struct relay *r) { (void)r; }
+static inline void qlog_start(struct relay *r, const struct remote *t) { (void)r; (void)t; }
+static inline void qlog_end(uint32_t number, char klass, const char *text) { (void)number; (void)klass; (void)text; }
+static inline void qlog_untried(struct relay *r, uint64_t id, int local, const char *addr, char klass, const char *text)
+{ (void)r; (void)id; (void)local; (void)addr; (void)klass; (void)text; }
+/* clang-format on */
+#endif
+
 /* ---- relayctl.c ---- */
 
 /* What tools' conversations (ctl.h) wait for: up to RELAYCTL_POLLS of p; then, what has come. */
@@ -200,6 +228,8 @@ int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1])
 #if TOOLS
 unsigned relayctl_polls(struct relay *r, struct pollfd *p);
 void relayctl_serve(struct relay *r, const struct pollfd *p, unsigned n);
+/* Do what a tool asks, into a union of all answers, at *a. The length of the answer; 0: it is nonsense. */
+size_t relayctl_answer(struct relay *r, const struct ctl_ask *ask, const void **a);
 /* Remember, for tools, what an attempt came to. */
 void relayctl_why(struct sched_msg *m, const char *text);
 #else
@@ -210,7 +240,16 @@ static inline void relayctl_why(struct sched_msg *m, const char *text) { (void)m
 /* clang-format on */
 #endif
 
-/* relay.c, with the configuration as an argument: for tests. */
+/* ---- relay.c ---- */
+
+/* The steps of a scheduler's life, for offline.c. Take lock/sendmutex, for life: 0, RELAY_BUSY, 111. Make room. Look at the clocks. */
+int relay_lock(void);
+void relay_set_up(struct relay *r);
+void relay_clocks(struct relay *r);
+/* Leave word of when each message is to be tried. */
+void relay_write_times(struct relay *r);
+
+/* With the configuration as an argument: for tests. */
 _Noreturn void relay_loop(
     const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes, int ctl);
 

@@ -491,6 +491,7 @@ enum dest_news
 dest_end(struct sched *s, unsigned d, int probe, int reached, const char *error, int64_t mono)
 {
 	struct dest *t = &s->dest[d];
+	int64_t most;
 
 	t->running--;
 	if (d == DEST_OTHER) {
@@ -514,7 +515,9 @@ dest_end(struct sched *s, unsigned d, int probe, int reached, const char *error,
 		return DEST_SAME;
 	}
 	t->down = 1;
-	t->backoff = t->backoff == 0 ? BACKOFF_FIRST : t->backoff < BACKOFF_MAX / 2 ? t->backoff * 2 : BACKOFF_MAX;
+	most = t->route == DEST_MX ? BACKOFF_MAX : BACKOFF_ROUTE_MAX;
+	t->backoff = t->backoff == 0 ? BACKOFF_FIRST : t->backoff * 2;
+	t->backoff = t->backoff < most ? t->backoff : most;
 	t->until = mono + jitter(t->backoff);
 	if (reached == 0) {
 		size_t len = strlen(error);

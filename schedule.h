@@ -53,6 +53,7 @@ _Static_assert(sizeof(struct sched_msg) + sizeof(uint32_t) <= 64, "a queued mess
 
 #define DESTS_MAX 1024 /* of which the first one stands for all that found no place: it is never down and has no list */
 #define DEST_OTHER 0
+#define DEST_MX UINT32_MAX /* for `route`: DELIVER_MX */
 
 struct dest {
 	char domain[256]; /* for MX; "" for a route */

@@ -307,6 +307,7 @@ log_queued(const struct intake *t, off_t size)
 {
 	struct log_line l;
 
+	qlog_new(t->id, (uint64_t)size, t->sender, (uint32_t)t->qp, (uint32_t)t->uid);
 	relay_event(&l, LOG_INFO, "queued", t->id);
 	log_fmt(&l, "bytes", "%llu", (unsigned long long)size);
 	log_str(&l, "from", t->sender[0] == '\0' ? "<>" : t->sender);

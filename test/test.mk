@@ -101,6 +101,18 @@ $(SCHEDULER): test/relay/scheduler.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) -Wl,--wrap=clock_gettime,--wrap=ppoll
 
+# The same with RELAY_QMAIL_LOG.
+QLOG := $(B)/qlog
+.PHONY: scheduler-qlog
+scheduler-qlog: $(QLOG)/scheduler
+$(QLOG)/%.o: %.c $(B)/flags $(B)/ready $(wildcard *.h)
+	$(call say,CC,$< (RELAY_QMAIL_LOG))
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -DRELAY_QMAIL_LOG=1 -c -o $@ $<
+$(QLOG)/scheduler: $(SCHEDULER) $(patsubst %,$(QLOG)/%.o,qlog relay todo pass localpass rcpt ended relayctl)
+	$(call say,LINK,$@)
+	$(Q)$(call LINK,$(SCHEDULER).o $(filter %.o,$^) $(B)/libmailstile.a) -Wl,--wrap=clock_gettime,--wrap=ppoll
+
 # A delivery process by itself, for test/integration/remote.py.
 REMOTE := $(B)/mailstile-remote
 .PHONY: remote

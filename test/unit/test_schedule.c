@@ -232,7 +232,7 @@ test_table(void **state)
 	assert_int_not_equal(dest_find(&s, UINT32_MAX, "w.example", 6002 + 2 * BACKOFF_FIRST), DEST_OTHER);
 }
 
-/* Back-off: doubled by probes only, up to BACKOFF_MAX; one probe at a time; slowly up again. */
+/* Back-off: doubled by probes only, up to BACKOFF_ROUTE_MAX (that of MX goes further); one probe at a time; slowly up again. */
 static void
 test_down_and_up(void **state)
 {
@@ -268,7 +268,7 @@ test_down_and_up(void **state)
 		/* One that dies is as good as one that found nobody, but has no reason to tell. */
 		assert_int_equal(dest_end(&s, d, 1, i == 3 ? -1 : 0, i == 3 ? "died" : "probe", mono), DEST_WENT_DOWN);
 		assert_string_equal(t->error, "probe");
-		backoff = backoff * 2 < BACKOFF_MAX ? backoff * 2 : BACKOFF_MAX;
+		backoff = backoff * 2 < BACKOFF_ROUTE_MAX ? backoff * 2 : BACKOFF_ROUTE_MAX;
 	}
 	mono = t->until;
 	assert_int_equal(dest_start(&s, d, mono), 1);
@@ -290,6 +290,14 @@ test_down_and_up(void **state)
 	assert_int_equal(dest_may(&s, d, mono), DEST_FULL);
 	assert_int_equal(dest_end(&s, d, 1, 0, "no", mono), DEST_WENT_DOWN);
 	assert_int_equal(dest_may(&s, d, t->until), DEST_GO);
+	d = dest_find(&s, DEST_MX, "dead.example", mono);
+	for (int i = 0; i < 10; i++) {
+		int probe = dest_start(&s, d, mono);
+
+		assert_int_equal(dest_end(&s, d, probe, 0, "no", mono), DEST_WENT_DOWN);
+		mono = s.dest[d].until;
+	}
+	assert_int_equal(s.dest[d].backoff, BACKOFF_MAX);
 }
 
 static void
