@@ -143,10 +143,13 @@ def test_killed(down):
 
     def settled():
         found = t.list()
-        # The bounce may have the number of the one that was removed before it, but not that of the one it is about.
         return len(found) == 3 and c not in found and found
     found = poll(settled, "held, plain and the bounce")
     assert found[a] == HELD and d in found
+    # The third one is the bounce, from nobody, though it may have the number of the one that was removed before it.
+    (bounce,) = set(found) - {a, d}
+    (path,) = [p for p in server.files() if p.startswith("info/") and p.endswith("/%d" % bounce)]
+    assert tools.read(os.path.join(server.queue, path)) == b"F\0"
     t.close()
 
 
