@@ -76,7 +76,7 @@ EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell test -e .git && git log -1 --format=%
 	cat $(B)/epoch 2>/dev/null || date +%s))
 
 # ---- Build -----------------------------------------------------------------------------------------------------------
-.PHONY: all help test test-long test-valgrind test-unit run-unit test-integration soak demo bench power power-control size lint fuzz install clean distclean deps \
+.PHONY: all help test test-long test-valgrind test-unit run-unit test-integration soak demo demo-sql bench power power-control size lint fuzz install clean distclean deps \
 	print-compile print-compile-clang FORCE
 .DELETE_ON_ERROR:
 all: $(PROG)

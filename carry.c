@@ -7,6 +7,7 @@
  */
 #include "carry.h"
 
+#include "cleanint.h"
 #include "deliver.h"
 #include "log.h"
 #include "msg.h"
@@ -154,6 +155,9 @@ begin(const struct house *h, enum part part, const int clean[2], const int deliv
 		close(clean[0]);
 		close(deliver[0]);
 		close(deliver[1]);
+		if (LOCAL_MAILDIRS_MAX > 0) {
+			local_open(&h->config->relay, h->ids.spool_uid);
+		}
 		place(h, part);
 		clean_run(h, clean[1]);
 	default:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /* `mailstile check`: reads what the server would read, and says what is wrong. `check radius USER`: what the servers say of a login. */
+#include "cleanint.h"
 #include "control.h"
 #include "house.h"
 #include "options.h"
@@ -11,6 +12,7 @@
 #include "str.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <termios.h>
 #include <time.h>
@@ -129,9 +131,113 @@ check_radius(const struct config *c, const char *user)
 	return report(c, &a);
 }
 
+#if TOOLS
+
+/* ---- lines that the server takes, as qmail does, though they mean nothing ---- */
+
+static void
+diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
+{
+	(void)d;
+	(void)level;
+	(void)file;
+	(void)line;
+	(void)text;
+}
+
+/* A domain, or an address in brackets. Octets of UTF-8 may be of a domain, too. */
+static int
+is_domain(const char *s)
+{
+	size_t len = strlen(s);
+
+	if (s[0] == '[') {
+		return len > 2 && s[strcspn(s, "]")] == ']' && s[strcspn(s, " \t@]") + 1] == '\0';
+	}
+	for (const char *p = s; *p != '\0'; p++) {
+		if ((uint8_t)*p < 128 &&
+		    strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_", *p) == NULL) {
+			return 0;
+		}
+	}
+	return len > 0 && s[0] != '.' && s[len - 1] != '.' && strstr(s, "..") == NULL;
+}
+
+static int
+is_suffix(const char *s)
+{
+	return is_domain(s + (s[0] == '.'));
+}
+
+/* A sender, or all of a domain. */
+static int
+is_sender(const char *s)
+{
+	const char *at = strrchr(s, '@');
+
+	return at != NULL && is_domain(at + 1) && (s[0] == '"' || s[strcspn(s, " \t<>")] == '\0');
+}
+
+static int
+is_box(const char *s)
+{
+	return strpbrk(s, "@<>") == NULL;
+}
+
+static const struct lines {
+	const char *name;
+	int relay; /* read only by who delivers */
+	int (*ok)(const char *s);
+	const char *expected;
+} lines[] = {
+	{ "rcpthosts", 0, is_suffix, "DOMAIN or .SUFFIX; no recipient fits this" },
+	{ "badmailfrom", 0, is_sender, "ADDRESS or @DOMAIN; no sender with a domain fits this" },
+	{ "locals", 1, is_domain, "DOMAIN; no recipient fits this" },
+	{ "percenthack", 1, is_domain, "DOMAIN; no recipient fits this" },
+	{ "bouncefrom", 1, is_box, "what stands before the @; what stands behind it is bouncehost's" },
+	{ "doublebounceto", 1, is_box, "what stands before the @; what stands behind it is doublebouncehost's" },
+};
+
+static void
+check_lines(const struct config *c, const struct lines *t, struct diag *d)
+{
+	struct diag quiet = *d; /* what cannot be read was told before */
+	char path[512], *text, *rest, *line;
+	int n = 0;
+
+	quiet.emit = diag_to_nobody;
+	if (ctl_read(c->home, t->name, &text, &quiet) != CTL_OK) {
+		return;
+	}
+	rest = text;
+	while ((line = ctl_next_line(&rest)) != NULL) {
+		n++;
+		if (ctl_is_entry(line) && !t->ok(line)) {
+			diag_put(
+			    d, DIAG_WARN, ctl_path(c->home, t->name, path, sizeof path), n, "expected %s", t->expected);
+		}
+	}
+	free(text);
+}
+
+static void
+check_all_lines(const struct config *c, struct diag *d)
+{
+	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+#if RELAY
+		if (lines[i].relay && !c->relay.on) {
+			continue;
+		}
+#endif
+		check_lines(c, &lines[i], d);
+	}
+}
+
+#endif
+
 #if RELAY
 static void
-show_relay(const struct config *c, struct diag *d)
+show_relay(const struct config *c, uid_t uid, struct diag *d)
 {
 	const struct relay_conf *r = &c->relay;
 	char path[512];
@@ -159,7 +265,26 @@ show_relay(const struct config *c, struct diag *d)
 	if (r->routes == 0 || r->route[r->routes - 1].domain[0] != '\0') {
 		print(STDOUT_FILENO, "  (all others): MX\n");
 	}
-	if (r->local == LOCAL_LEAVE && r->locals.n + r->virtuals.n > 0) {
+	if (TOOLS && r->concurrency == 0) {
+		diag_put(d, DIAG_WARN, str_fmt(path, sizeof path, "%s/control/concurrencyremote", c->home), 1,
+		    "is 0: nothing is delivered, and mail waits in the queue until it is returned");
+	}
+	for (size_t i = 0; LOCAL_MAILDIRS_MAX > 0 && i < r->maildirs.n; i++) {
+		const char *where = r->maildirs.v[i] + strlen(r->maildirs.v[i]) + 1;
+		int fd = local_dir(where, uid);
+
+		print(STDOUT_FILENO, "  %s: %s\n", r->maildirs.v[i], where);
+		if (fd == -1) {
+			diag_put(d, DIAG_ERROR, where, 0, "no Maildir, with tmp, new and cur, of user %u: %s",
+			    (unsigned)uid, strerror(errno));
+		} else {
+			close(fd);
+		}
+	}
+	if (LOCAL_MAILDIRS_MAX > 0 && r->local == LOCAL_LEAVE && r->maildirs.n > 0) {
+		diag_put(d, DIAG_NOTE, str_fmt(path, sizeof path, "%s/control/localmaildirs", c->home), 0,
+		    "mail for local addresses without a line stays in the queue, for qmail's programs; without them write `bounce` to localdelivery");
+	} else if (r->local == LOCAL_LEAVE && r->locals.n + r->virtuals.n > 0) {
 		diag_put(d, DIAG_WARN, str_fmt(path, sizeof path, "%s/control/locals", c->home), 0,
 		    "mail for %s%s stays in the queue, for qmail's programs; without them make this file empty, or write `bounce` to localdelivery",
 		    r->locals.n > 0 ? r->locals.v[0] : r->virtuals.v[0],
@@ -186,13 +311,16 @@ check_rest(const struct config *c, struct diag *d)
 		}
 		house_check_jail(c, &ids, d);
 	}
+#if TOOLS
+	check_all_lines(c, d);
+#endif
 	if (c->chain.key_type == 0 && d->errors == 0) {
 		diag_put(
 		    d, DIAG_NOTE, NULL, 0, "no certificate yet: the server makes a self-signed one at its first start");
 	}
 #if RELAY
 	if (c->relay.on) {
-		show_relay(c, d);
+		show_relay(c, ids.spool_uid, d);
 	}
 #endif
 	if (time(NULL) < BUILD_EPOCH) {

@@ -154,8 +154,16 @@ out_return_path(struct out *o, const struct clean_ask *ask)
 void
 out_intro(struct out *o, const struct cleaner *c, const struct clean_ask *ask)
 {
-	out_str(o, "Hi. This is the mailstile program at ");
+	/* `Hi. This is the` would make it a bounce to programs. */
+	out_str(o, clean_late(ask) ? "This is the mailstile program at " : "Hi. This is the mailstile program at ");
 	out_str(o, c->conf->bouncehost);
+	if (clean_late(ask)) {
+		out_str(o,
+		    ".\nYour message has not yet reached those named here. You need not send it again: it will be tried until\n");
+		out_date(o, ask->until);
+		out_str(o, ".\nWhat was in the way last time stands below each address.\n\n");
+		return;
+	}
 	out_str(o,
 	    ask->twice
 		? ".\nA notice of failure was on its way to a sender, and has itself come to nothing:\n\n"
@@ -163,17 +171,18 @@ out_intro(struct out *o, const struct cleaner *c, const struct clean_ask *ask)
 		  "stands below each address.\n\n");
 }
 
-/* The rest of a bounce in QSBMF. */
+/* The rest of a notice in QSBMF. */
 static void
 qsbmf_compose(const struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, int mess)
 {
+	int late = clean_late(ask);
 	char mem[128];
 	uint64_t copied;
 	struct look reasons, quoted;
 
 	look_at(&reasons, why);
 	look_at(&quoted, mess);
-	if (reasons.any_8bit || is_8bit(ask->returned) || quoted.any_8bit) {
+	if (reasons.any_8bit || is_8bit(ask->returned) || (late ? quoted.head_8bit : quoted.any_8bit)) {
 		out_str(o, "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n");
 	}
 	out_str(o, "\n");
@@ -181,14 +190,15 @@ qsbmf_compose(const struct cleaner *c, struct out *o, const struct clean_ask *as
 	(void)out_file(o, why, UINT64_MAX);
 	out_blank(o);
 	out_str(o,
-	    ask->twice ? "--- Below this line is the original bounce.\n\n"
-		       : "--- Below this line is a copy of the message.\n\n");
+	    late             ? "--- Below this line is the header of the message.\n\n"
+		: ask->twice ? "--- Below this line is the original bounce.\n\n"
+			     : "--- Below this line is a copy of the message.\n\n");
 	out_return_path(o, ask);
-	copied = out_file(o, mess, BOUNCE_COPY_MAX);
+	copied = out_file(o, mess, late ? quoted.head : BOUNCE_COPY_MAX);
 	if (o->last[1] != '\n') {
 		out_str(o, "\n");
 	}
-	if (quoted.size > copied) {
+	if (!late && quoted.size > copied) {
 		out_str(o,
 		    str_fmt(mem, sizeof mem, "\n--- The rest of the message, %llu octets, is left out.\n",
 			(unsigned long long)(quoted.size - copied)));
@@ -210,7 +220,7 @@ compose(struct cleaner *c, struct out *o, const struct clean_ask *ask, int why, 
 	out_address(o, c->from);
 	out_str(o, "\nTo: ");
 	out_address(o, ask->rcpt);
-	out_str(o, "\nSubject: failure notice");
+	out_str(o, clean_late(ask) ? "\nSubject: delay notice" : "\nSubject: failure notice");
 	random_bytes(&r, sizeof r);
 	out_str(o, str_fmt(mem, sizeof mem, "\nMessage-ID: <%lld.%016llx@", (long long)now, (unsigned long long)r));
 	out_str(o, c->conf->bouncehost);
@@ -257,18 +267,25 @@ write_bounce(struct cleaner *c, const struct clean_ask *ask, int why, int mess, 
 	return spool_commit(&c->spool, &e);
 }
 
+/* What is made of message N: a notice, or the file for a mailbox. */
 static int
-bounce(struct cleaner *c, const struct clean_ask *ask, int why, struct clean_answer *a)
+make_of(struct cleaner *c, const struct clean_ask *ask, int why, struct clean_answer *a)
 {
 	char name[64];
 	struct stat st;
 	int mess = open(queue_path(c, "mess", ask->id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	int rc = -1;
 
+	a->why = EIO;
 	if (mess != -1 && fstat(mess, &st) == 0 && S_ISREG(st.st_mode)) {
-		rc = write_bounce(c, ask, why, mess, a);
+		if (LOCAL_MAILDIRS_MAX > 0 && ask->type == CLEAN_LOCAL) {
+			local_deliver(c, ask, mess, a);
+			rc = a->ok ? 0 : -1;
+		} else {
+			rc = write_bounce(c, ask, why, mess, a);
+		}
 	}
-	if (rc == -1) {
+	if (rc == -1 && ask->type != CLEAN_LOCAL) {
 		log_msg(LOG_WARNING, "queue", "cannot write a bounce: %s", strerror(errno));
 	}
 	if (mess != -1) {
@@ -328,7 +345,9 @@ do_ask(struct cleaner *c, const struct clean_ask *ask, int fd, struct clean_answ
 		    ? -1
 		    : gone(queue_path(c, ask->type == CLEAN_TODO ? "todo" : "mess", ask->id, other));
 	case CLEAN_BOUNCE:
-		return bounce(c, ask, fd, a);
+	case CLEAN_NOTICE:
+	case CLEAN_LOCAL:
+		return make_of(c, ask, fd, a);
 	default:
 		return sweep();
 	}
@@ -344,10 +363,13 @@ is_text(const char *p, size_t size)
 static int
 is_right(const struct clean_ask *ask, long n, int fd)
 {
+	int notice = n == (long)sizeof *ask && (ask->type == CLEAN_BOUNCE || clean_late(ask));
+
 	return n == (long)sizeof *ask && ask->type >= CLEAN_TODO && ask->type <= CLEAN_SWEEP &&
-	    (ask->type == CLEAN_SWEEP || ask->id != 0) && (ask->type == CLEAN_BOUNCE) == (fd != -1) &&
+	    (ask->type == CLEAN_SWEEP || ask->id != 0) && notice == (fd != -1) &&
 	    is_text(ask->sender, sizeof ask->sender) && is_text(ask->rcpt, sizeof ask->rcpt) &&
-	    is_text(ask->returned, sizeof ask->returned) && (ask->type != CLEAN_BOUNCE || ask->rcpt[0] != '\0');
+	    is_text(ask->returned, sizeof ask->returned) &&
+	    ((!notice && ask->type != CLEAN_LOCAL) || ask->rcpt[0] != '\0');
 }
 
 _Noreturn void

@@ -387,9 +387,20 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 #define TOOLS 1
 #endif
 
+/* RELAY_QMAIL_LOG: the scheduler also says in qmail-send's words what it does (`new msg`, `starting delivery`, `status:`), for programs that count
+ * in such a log, as those of qmailanalog. Default 0: it says nothing that is not in our own lines, and doubles the log. */
+#ifndef RELAY_QMAIL_LOG
+#define RELAY_QMAIL_LOG 0
+#endif
+
 /* BOUNCE_DSN: bounces can be delivery reports (RFC 3464), where control/bounceformat asks for it. Default 1. 0 saves about 4 KiB. */
 #ifndef BOUNCE_DSN
 #define BOUNCE_DSN 1
+#endif
+
+/* DELAY_NOTICE: senders can be told that a message is late, where control/delaynotice asks for it. Default 1. 0 saves about 2 KiB. */
+#ifndef DELAY_NOTICE
+#define DELAY_NOTICE 1
 #endif
 
 /* RELAY_DEFAULT: what control/relay says when it does not exist: 1 = this program delivers, 0 = something else does. Default 1.
@@ -443,14 +454,20 @@ _Static_assert(DELIVER_IDLE_SECONDS >= 0 && DELIVER_IDLE_SECONDS <= 60, "DELIVER
 #endif
 _Static_assert(QUEUE_LIFETIME >= 3600 && QUEUE_LIFETIME <= 2592000, "QUEUE_LIFETIME: 3600..2592000");
 
-/* BACKOFF_FIRST, BACKOFF_MAX: a destination where nobody can be reached is tried again, for all its messages with one of them, after
- * BACKOFF_FIRST seconds, then after twice as long each time up to BACKOFF_MAX. Defaults 15 and 600; ranges 1-3600. */
+/* BACKOFF_FIRST, BACKOFF_MAX, BACKOFF_ROUTE_MAX: a destination where nobody can be reached is tried again, for all its messages with one of them,
+ * after BACKOFF_FIRST seconds, then after twice as long each time: up to BACKOFF_MAX for a domain by MX, of which many may be dead for a week, and
+ * each probe of one may hang for minutes; up to BACKOFF_ROUTE_MAX for a route of smtproutes, which all mail may wait for: it is tried within two
+ * minutes of being back. Defaults 15, 600 and 100; ranges 1-3600. */
 #ifndef BACKOFF_FIRST
 #define BACKOFF_FIRST 15
 #endif
 #ifndef BACKOFF_MAX
 #define BACKOFF_MAX 600
 #endif
+#ifndef BACKOFF_ROUTE_MAX
+#define BACKOFF_ROUTE_MAX 100
+#endif
+_Static_assert(BACKOFF_ROUTE_MAX >= 1 && BACKOFF_ROUTE_MAX <= 3600, "BACKOFF_ROUTE_MAX: 1..3600");
 _Static_assert(
     BACKOFF_FIRST >= 1 && BACKOFF_FIRST <= BACKOFF_MAX && BACKOFF_MAX <= 3600, "BACKOFF_FIRST, BACKOFF_MAX: 1..3600");
 
@@ -479,11 +496,44 @@ _Static_assert(RELAY_HOPS_MAX >= 1 && RELAY_HOPS_MAX <= 16, "RELAY_HOPS_MAX: 1..
 _Static_assert(RELAY_AUTH_MAX >= 1 && RELAY_AUTH_MAX <= 64, "RELAY_AUTH_MAX: 1..64");
 _Static_assert(RELAY_PINS_MAX >= 1 && RELAY_PINS_MAX <= 256, "RELAY_PINS_MAX: 1..256");
 
+/* LOCAL_MAILDIRS_MAX: lines of control/localmaildirs. Default 64, range 0-1000; 0 is without, and saves about 4 KiB. The cleaner has a
+ * descriptor open for each. The Maildirs have to belong to USER_SPOOL. */
+#ifndef LOCAL_MAILDIRS_MAX
+#define LOCAL_MAILDIRS_MAX 64
+#endif
+_Static_assert(LOCAL_MAILDIRS_MAX >= 0 && LOCAL_MAILDIRS_MAX <= 1000, "LOCAL_MAILDIRS_MAX: 0..1000");
+
 /* RELAY_CA_FILE: trust anchors when control/cacerts.pem does not exist. Default /etc/ssl/certs/ca-certificates.crt. Read only when a
  * policy of control/smtptls is `verify`; costs about 500 octets an anchor. */
 #ifndef RELAY_CA_FILE
 #define RELAY_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
 #endif
+
+/* ---- radcheckpassword ------------------------------------------------------------------------------------------------------- */
+
+/* RADCHECKPASSWORD: the program is a checkpassword, too, for POP3 and IMAP servers; see radcheckpassword(8). Default 1. 0 saves about 4 KiB. */
+#ifndef RADCHECKPASSWORD
+#define RADCHECKPASSWORD 1
+#endif
+
+/* RCP_USER, RCP_GROUP: owner of all mailboxes: who the program is run as when radcheckpassword is started as root. Names, or decimal
+ * numbers; never root. Default vmail. Missing ones: every login is put off. */
+#ifndef RCP_USER
+#define RCP_USER "vmail"
+#endif
+#ifndef RCP_GROUP
+#define RCP_GROUP "vmail"
+#endif
+
+/* RCP_HOME: a mailbox's directory, which must be there: HOME, and where the program is run. %u, once, is the user's name. Without a
+ * slash in front it is below HOME_DIR. Default vmail/%u. RCP_SHELL: SHELL. Default /bin/false. */
+#ifndef RCP_HOME
+#define RCP_HOME "vmail/%u"
+#endif
+#ifndef RCP_SHELL
+#define RCP_SHELL "/bin/false"
+#endif
+_Static_assert(sizeof RCP_HOME > 1, "RCP_HOME: / for no directory of one's own");
 
 /* ---- Contradictions --------------------------------------------------------------------------------------------------------- */
 

@@ -511,11 +511,10 @@ load_relay(struct config *c, struct diag *d)
 #endif
 }
 
-struct config *
-config_load(const char *home, struct diag *d)
+static struct config *
+config_new(const char *home, struct diag *d)
 {
 	struct config *c = calloc(1, sizeof *c);
-	int fatal;
 
 	if (c == NULL) {
 		return NULL;
@@ -524,6 +523,36 @@ config_load(const char *home, struct diag *d)
 	if (c->secrets == NULL || str_copy(c->home, sizeof c->home, home == NULL ? HOME_DIR : home) == -1) {
 		diag_put(d, DIAG_ERROR, NULL, 0, "no memory for secrets, or the home directory's name is too long");
 		config_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+#if RADCHECKPASSWORD
+
+struct config *
+config_load_radius(const char *home, struct diag *d)
+{
+	struct config *c = config_new(home, d);
+
+	if (c != NULL) {
+		if (ctl_line(c->home, "me", c->me, sizeof c->me, d) == -1 || !ctl_hostname_ok(c->me)) {
+			c->me[0] = '\0';
+		}
+		load_radius(c, d);
+	}
+	return c;
+}
+
+#endif
+
+struct config *
+config_load(const char *home, struct diag *d)
+{
+	struct config *c = config_new(home, d);
+	int fatal;
+
+	if (c == NULL) {
 		return NULL;
 	}
 	/* Every part is read even when one is bad, so that `check` shows all faults at once. */

@@ -88,6 +88,9 @@ struct config {
 struct config *config_load(const char *home, struct diag *d);
 void config_free(struct config *c);
 
+/* Only what a login needs: `radius` with its secrets, and `me`, empty where there is none. Neither key nor passwords for relays are read. NULL: no memory. */
+struct config *config_load_radius(const char *home, struct diag *d);
+
 /*
  * Make a key and a self-signed certificate when neither file exists, and load them into `c`. main at start, as root or as
  * the owner of the control directory. 0 when there was nothing to do or it worked, -1 otherwise (findings in `d`).

@@ -8,8 +8,10 @@
  *   scheduler -> remote             DELIVER_JOB with the message file, then as many DELIVER_RCPT as it says
  *   remote -> scheduler             one DELIVER_REPORT for each recipient, in any order, then DELIVER_DONE
  *                                   (with `reuse`, another job for the same destination may follow on the same socket;
- *                                   the scheduler closes the socket when it has none)
- *   scheduler -> cleaner            struct clean_ask, with CLEAN_BOUNCE the file bounce/N; one struct clean_answer each
+ *                                   the scheduler closes the socket when it has none). When the scheduler will say no more
+ *                                   (shutdown()), a remote that has not sent the end of its message gives up at once, without
+ *                                   a report, which cannot make a duplicate; another one carries on until it knows
+ *   scheduler -> cleaner            struct clean_ask, with CLEAN_BOUNCE the file bounce/N, with CLEAN_NOTICE one like it; one struct clean_answer each
  */
 #ifndef MAILSTILE_DELIVER_H
 #define MAILSTILE_DELIVER_H
@@ -75,23 +77,39 @@ enum clean_type {
 	CLEAN_TODO = 1, /* unlink intd/N, then todo/N */
 	CLEAN_MESS,     /* unlink intd/N, then mess/N */
 	CLEAN_BOUNCE, /* make a bounce of message N: to `rcpt`, from `sender`, with the text in the file that comes along */
-	CLEAN_SWEEP /* unlink old files of pid/ */
+	CLEAN_NOTICE, /* the same for one that is late: the text says who has not got it yet, and why */
+	CLEAN_LOCAL,  /* put message N into a Maildir, for `rcpt` */
+	CLEAN_SWEEP   /* unlink old files of pid/ */
 };
 
 struct clean_ask {
 	uint32_t type;
 	uint32_t twice; /* CLEAN_BOUNCE: a bounce of a bounce */
 	uint64_t id;
-	int64_t birth;                       /* of message N, or 0: not known */
+	int64_t birth;    /* of message N, or 0: not known */
+	int64_t until;    /* CLEAN_NOTICE: so long it will be tried */
+	uint32_t maildir; /* CLEAN_LOCAL: index in relay_conf.maildirs */
+	uint32_t zero;
 	char sender[8];                      /* of the bounce: "" or "#@[]" */
 	char rcpt[DELIVER_ADDR_MAX + 2];     /* of the bounce */
 	char returned[DELIVER_ADDR_MAX + 2]; /* the message's own sender, for Return-Path */
 };
 
+#define CLEAN_LOOP 0x10000 /* it has been there */
+
+/* Is it a notice of a delay? */
+static inline int
+clean_late(const struct clean_ask *ask)
+{
+	return DELAY_NOTICE && ask->type == CLEAN_NOTICE;
+}
+
 struct clean_answer {
 	uint32_t ok;
-	uint32_t qp; /* CLEAN_BOUNCE: in its first Received line */
-	uint64_t id; /* CLEAN_BOUNCE: the new message */
+	uint32_t qp;  /* CLEAN_BOUNCE, CLEAN_NOTICE: in its first Received line */
+	uint64_t id;  /* and the new message */
+	uint32_t why; /* CLEAN_LOCAL: an errno, or CLEAN_LOOP */
+	uint32_t zero;
 };
 
 #endif

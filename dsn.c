@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * The cleaner: bounces for programs (RFC 3464; with addresses that are not ASCII, RFC 6533). A multipart/report of three parts: what a
+ * The cleaner: notices for programs (RFC 3464; with addresses that are not ASCII, RFC 6533). A multipart/report of three parts: what a
  * QSBMF bounce says to people; message/delivery-status; and the message, or its header when it is longer than BOUNCE_COPY_MAX.
  *
  * What is said of each recipient is read out of bounce/N, where qmail-send may have written it as well as we: a paragraph is one recipient's when its
@@ -153,9 +153,9 @@ is_reply(const char *s)
 
 /* Append the status: of the reply, else the last `(#d.d.d)` of the text. */
 static void
-out_status(struct out *o, const char *text, const char *reply)
+out_status(struct out *o, const char *text, const char *reply, const char *dflt)
 {
-	const char *best = "5.0.0";
+	const char *best = dflt;
 	size_t len = reply != NULL && reply[3] != '\0' ? status_at(reply + 4) : 0;
 
 	if (len > 0) {
@@ -230,18 +230,23 @@ out_recipient(struct out *o, const char *addr)
 }
 
 static void
-out_group(struct out *o, const struct paragraph *p)
+out_group(struct out *o, const struct clean_ask *ask, const struct paragraph *p)
 {
+	int late = clean_late(ask);
 	const char *said = strstr(p->text, SAID);
 	const char *reply = said != NULL && is_reply(said + sizeof SAID - 1) ? said + sizeof SAID - 1 : NULL;
 
 	out_str(o, "\n");
 	out_recipient(o, p->addr);
-	out_str(o, "\nAction: failed");
-	out_status(o, p->text, reply);
+	out_str(o, late ? "\nAction: delayed" : "\nAction: failed");
+	out_status(o, p->text, reply, late ? "4.0.0" : "5.0.0");
 	out_peer(o, p->text);
 	if (reply != NULL) {
 		out_reply(o, reply);
+	}
+	if (late) {
+		out_str(o, "\nWill-Retry-Until: ");
+		out_date(o, ask->until);
 	}
 }
 
@@ -307,7 +312,7 @@ out_groups(struct out *o, const struct cleaner *c, const struct clean_ask *ask, 
 	}
 	while (next_paragraph(&in, &p)) {
 		if (p.addr[0] != '\0') {
-			out_group(o, &p);
+			out_group(o, ask, &p);
 			any = 1;
 		}
 	}
@@ -315,7 +320,7 @@ out_groups(struct out *o, const struct cleaner *c, const struct clean_ask *ask, 
 		/* There has to be one. */
 		(void)str_copy(p.addr, sizeof p.addr, "unknown");
 		p.text[0] = '\0';
-		out_group(o, &p);
+		out_group(o, ask, &p);
 	}
 	out_str(o, "\n");
 }
@@ -332,7 +337,7 @@ dsn_compose(const struct cleaner *c, struct out *o, const struct clean_ask *ask,
 	str_fmt(boundary, sizeof boundary, "=_%016llx%016llx", (unsigned long long)r[0], (unsigned long long)r[1]);
 	look_at(&reasons, why);
 	look_at(&quoted, mess);
-	whole = quoted.size <= BOUNCE_COPY_MAX;
+	whole = quoted.size <= BOUNCE_COPY_MAX && !clean_late(ask);
 	quoted_8bit = is_8bit(ask->returned) || (whole ? quoted.any_8bit : quoted.head_8bit);
 	out_str(o, "Content-Type: multipart/report; report-type=delivery-status;\n boundary=\"");
 	out_str(o, boundary);

@@ -27,6 +27,12 @@ version_main(int argc, char **argv)
 #define APPLETS ""
 #endif
 
+#if RADCHECKPASSWORD
+#define RCP "radcheckpassword | "
+#else
+#define RCP ""
+#endif
+
 static const struct applet {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -39,6 +45,9 @@ static const struct applet {
 #if TOOLS
 	{ "queue", queue_main },
 	{ "status", status_main },
+#endif
+#if RADCHECKPASSWORD
+	{ "radcheckpassword", radcheckpassword_main },
 #endif
 	{ "version", version_main },
 };
@@ -78,7 +87,7 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS RCP
 	    "version [options]; see mailstile(8)\n");
 	return 100;
 }

@@ -33,6 +33,8 @@
 
 /* A remote has deadlines of its own. One that is silent for longer than this is out of its mind. */
 #define HANG_SECONDS 43200
+#define CUT "Cut off: delivery ends or starts over. (#4.3.0)\n"
+#define NO_MAILBOX "There are no mailboxes on this host. (#5.1.1)\n"
 #define HOLD_SECONDS 10 /* without a new delivery, when one could not be started */
 /* For 100 recipients: the kernel takes twice that. */
 #define HAND_OVER_OCTETS 212992
@@ -58,7 +60,7 @@ pass_due(struct relay *r, uint32_t m)
 {
 	static struct records in;
 	uint64_t id = r->sched->msg[m].id, offset;
-	char domain[256], *p;
+	char name[64], domain[256], *p;
 	unsigned d = DEST_OTHER;
 	enum record got = RECORD_END;
 	size_t len;
@@ -79,13 +81,35 @@ pass_due(struct relay *r, uint32_t m)
 	}
 	/* What is over, or concerns no destination, or no longer waits for it, is dealt with now. */
 	if (got != RECORD_OK || d == DEST_OTHER ||
-	    (r->sched->dest[d].down && sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime))) {
+	    (LOCAL_MAILDIRS_MAX > 0 && r->conf->maildirs.n > 0 &&
+		access(relay_name(r, "local", id, name), F_OK) == 0) ||
+	    (r->sched->dest[d].down &&
+		(sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime) ||
+		    r->sched->msg[m].told == SCHED_ASKED))) {
 		if (!pass_open(r, m)) {
 			sched_at(r->sched, m, r->now + 1);
 		}
 		return;
 	}
 	sched_enlist(r->sched, m, d);
+}
+
+int
+pass_sender(struct relay *r, struct pass *p)
+{
+	size_t len;
+
+	if (info_sender(r, p->id, p->sender) == -1) {
+		return -1;
+	}
+	len = strlen(p->sender);
+	p->verp = len >= 4 && strcmp(p->sender + len - 4, "-@[]") == 0;
+	p->telling = !p->dying && len > 0 && strcmp(p->sender, "#@[]") != 0 &&
+	    sched_late(&r->sched->msg[p->m], r->now, r->conf->delaynotice);
+	if (DELAY_NOTICE && p->telling) {
+		r->sched->msg[p->m].told = SCHED_ASKED;
+	}
+	return 0;
 }
 
 /* Read all recipients that are left. NULL, or what is wrong. */
@@ -101,11 +125,9 @@ load(struct relay *r, struct pass *p)
 	unsigned d;
 	enum record got;
 
-	if (info_sender(r, p->id, p->sender) == -1) {
+	if (pass_sender(r, p) == -1) {
 		return strerror(errno);
 	}
-	len = strlen(p->sender);
-	p->verp = len >= 4 && strcmp(p->sender + len - 4, "-@[]") == 0;
 	records_open(&in, p->remote);
 	while ((got = records_next(&in, &q, &len, &offset)) == RECORD_OK) {
 		if (len > 0 && q[0] == 'D') {
@@ -138,33 +160,6 @@ load(struct relay *r, struct pass *p)
 	return got == RECORD_ERROR ? strerror(errno) : NULL;
 }
 
-/* Recipients that would be delivered here, and nobody does. 0 or -1. */
-static int
-refuse_local(struct relay *r, struct pass *p)
-{
-	static struct records in;
-	char name[64], *q;
-	uint64_t offset;
-	size_t len;
-	enum record got = RECORD_END;
-	int rc = 0, fd = open(relay_name(r, "local", p->id, name), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-
-	if (fd == -1) {
-		return errno == ENOENT ? 0 : -1;
-	}
-	records_open(&in, fd);
-	while (rc == 0 && (got = records_next(&in, &q, &len, &offset)) == RECORD_OK) {
-		if (q[0] == 'T') {
-			rc = bounce_append(r, p->id, &p->bounce, &p->bounce_new, q + 1, 1,
-			    "There are no mailboxes on this host. (#5.1.1)\n");
-		}
-	}
-	close(fd);
-	/* Those that could not be read are not over. */
-	rc = got == RECORD_ERROR ? -1 : rc;
-	return rc == 0 && (p->bounce == -1 || bounce_sync(r, &p->bounce, &p->bounce_new) == 0) ? unlink(name) : -1;
-}
-
 static void
 release(struct pass *p)
 {
@@ -173,6 +168,9 @@ release(struct pass *p)
 	}
 	if (p->bounce != -1) {
 		close(p->bounce);
+	}
+	if (p->late != -1) {
+		close(p->late);
 	}
 	free(p->rcpt);
 	p->rcpt = NULL;
@@ -184,7 +182,7 @@ static void
 finish(struct relay *r, struct pass *p)
 {
 	struct sched *s = r->sched;
-	uint32_t m = p->m, left[PASS_OVER + 1] = { 0 };
+	uint32_t m = p->m, left[PASS_OVER + 1] = { [PASS_LATER] = p->local_later };
 	unsigned d = DEST_OTHER;
 	int64_t birth = s->msg[m].birth;
 	char name[64];
@@ -201,6 +199,9 @@ finish(struct relay *r, struct pass *p)
 			d = t->dest;
 		}
 		left[t->state]++;
+	}
+	if (DELAY_NOTICE && p->telling && p->late != -1 && left[PASS_UNTRIED] == 0 && !s->msg[m].hold) {
+		ended_late(r, p);
 	}
 	release(p);
 	if (left[PASS_LATER] > 0) {
@@ -248,6 +249,7 @@ pass_open(struct relay *r, uint32_t m)
 {
 	struct pass *p = free_pass(r);
 	const char *wrong = NULL;
+	int local = 0;
 
 	if (p == NULL || p->m != SCHED_NONE) {
 		return 0;
@@ -256,13 +258,20 @@ pass_open(struct relay *r, uint32_t m)
 	p->m = m;
 	p->id = r->sched->msg[m].id;
 	p->dying = sched_expired(r->sched->msg[m].birth, r->now, r->conf->lifetime);
-	p->bounce = -1;
+	p->bounce = p->late = -1;
 	p->remote = open_remote(r, p->id, O_RDWR);
+	if (p->remote != -2 && (r->conf->local == LOCAL_BOUNCE || r->conf->maildirs.n > 0)) {
+		local = local_carry(r, p);
+	}
 	if (p->remote == -2) {
 		p->remote = -1;
 		wrong = "";
-	} else if (r->conf->local == LOCAL_BOUNCE && refuse_local(r, p) == -1) {
+	} else if (local == -1) {
 		wrong = strerror(errno);
+	} else if (local == 1) {
+		release(p);
+		sched_at(r->sched, m, r->now + 1);
+		return 1;
 	} else if (p->remote != -1) {
 		wrong = load(r, p);
 	}
@@ -340,9 +349,8 @@ bear(struct relay *r, struct remote *t)
 	return 0;
 }
 
-/* The sender for this recipient: `box@host-@[]` becomes `boxuser=host2@host`. 0 or -1. */
-static int
-expand(const struct pass *p, const char *rcpt, char *out, size_t size)
+int
+pass_expand(const struct pass *p, const char *rcpt, char *out, size_t size)
 {
 	const char *at = strrchr(rcpt, '@'), *end = p->sender + strlen(p->sender) - 4;
 	const char *host = p->verp ? memrchr(p->sender, '@', (size_t)(end - p->sender)) : NULL;
@@ -396,7 +404,7 @@ hand_over(struct relay *r, struct pass *p, struct remote *t, int mess, uint64_t 
 	job.size = size;
 	job.rcpts = t->rcpts;
 	if (rcpt_address(p, t->outcome[0].rcpt, addr) == -1 || pass_where(r, addr, &d, job.domain) != NULL ||
-	    expand(p, addr, job.sender, sizeof job.sender) == -1) {
+	    pass_expand(p, addr, job.sender, sizeof job.sender) == -1) {
 		return -1;
 	}
 	job.route = d == DEST_OTHER ? DELIVER_MX : r->sched->dest[d].route;
@@ -428,6 +436,7 @@ hand_over(struct relay *r, struct pass *p, struct remote *t, int mess, uint64_t 
 static void
 put_off(struct relay *r, struct pass *p, const char *text)
 {
+	char addr[RECORD_MAX + 1];
 	struct log_line l;
 
 	relay_event(&l, LOG_WARNING, "deliver", p->id);
@@ -436,9 +445,13 @@ put_off(struct relay *r, struct pass *p, const char *text)
 	log_end(&l);
 	for (uint32_t i = 0; i < p->n; i++) {
 		if (p->rcpt[i].state == PASS_UNTRIED) {
-			p->rcpt[i].state = PASS_LATER;
 			if (p->dying) {
 				rcpt_expired(r, p, i, text);
+			} else {
+				rcpt_later(r, p, i, text);
+				if (RELAY_QMAIL_LOG && rcpt_address(p, i, addr) == 0) {
+					qlog_untried(r, p->id, 0, addr, 'Z', text);
+				}
 			}
 		}
 	}
@@ -528,6 +541,7 @@ begin(struct relay *r, struct pass *p, uint32_t first)
 	t->probe = (uint8_t)dest_start(r->sched, d, r->mono);
 	p->untried -= t->rcpts;
 	p->running++;
+	qlog_start(r, t);
 	return 1;
 }
 
@@ -540,10 +554,12 @@ push(struct relay *r, struct pass *p)
 		enum dest_may may = t->state == PASS_UNTRIED ? dest_may(r->sched, t->dest, r->mono) : DEST_FULL;
 
 		if (may == DEST_DOWN) {
-			t->state = PASS_DOWN;
 			p->untried--;
 			if (p->dying) {
 				rcpt_expired(r, p, i, r->sched->dest[t->dest].error);
+			} else {
+				rcpt_later(r, p, i, r->sched->dest[t->dest].error);
+				t->state = PASS_DOWN;
 			}
 		} else if (may == DEST_GO && (r->stopping || r->mono < r->hold_until || !begin(r, p, i))) {
 			break;
@@ -595,6 +611,7 @@ log_deliver(
 	log_num(&l, "secs", secs);
 	log_text(&l, "text", o->text);
 	log_end(&l);
+	qlog_end(o->number, o->klass, o->text);
 }
 
 /* The first lines of a report, on one. */
@@ -627,7 +644,7 @@ judge(struct relay *r, struct remote *t, unsigned i, char klass, unsigned code, 
 		o->klass = 'D';
 		rcpt_expired(r, t->pass, o->rcpt, text);
 	} else {
-		t->pass->rcpt[o->rcpt].state = PASS_LATER;
+		rcpt_later(r, t->pass, o->rcpt, text);
 		relayctl_why(&r->sched->msg[t->pass->m], o->text);
 	}
 }
@@ -661,8 +678,17 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 
 	for (unsigned i = 0; i < t->rcpts; i++) {
 		struct pass_rcpt *c = &p->rcpt[t->outcome[i].rcpt];
+		int cut = done == NULL && r->stopping && t->outcome[i].klass == 0;
 
-		if (again) {
+		if (again || cut) {
+			/* Cut off on request, nothing has come of it. */
+			keep_text(&t->outcome[i], CUT);
+			t->outcome[i].klass = 'Z';
+			if (cut) {
+				log_deliver(r, p, &t->outcome[i], NULL, r->mono - t->since);
+			} else {
+				qlog_end(t->outcome[i].number, 'Z', t->outcome[i].text);
+			}
 			c->state = PASS_UNTRIED;
 			p->untried++;
 			continue;
@@ -679,7 +705,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		rcpt_sync(r, p);
 	}
 	news = dest_end(r->sched, t->dest, t->probe, reached, t->outcome[0].text, r->mono);
-	if (news != DEST_SAME) {
+	if (news != DEST_SAME && (done != NULL || !r->stopping)) {
 		log_backoff(r, t->dest, news);
 	}
 	if (news == DEST_CAME_UP) {
@@ -690,6 +716,7 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		hang_up(t);
 	}
 	p->running--;
+	qlog_status(r);
 	push(r, p);
 }
 
@@ -826,6 +853,16 @@ pass_serve(struct relay *r)
 }
 
 void
+pass_cut(struct relay *r)
+{
+	for (unsigned i = 0; i < r->remotes; i++) {
+		if (r->remote[i].sock != -1) {
+			shutdown(r->remote[i].sock, SHUT_WR);
+		}
+	}
+}
+
+void
 pass_drop(struct relay *r)
 {
 	for (unsigned i = 0; i < r->remotes; i++) {
@@ -833,8 +870,7 @@ pass_drop(struct relay *r)
 
 		for (unsigned k = 0; t->pass != NULL && k < t->rcpts; k++) {
 			if (t->outcome[k].klass == 0) {
-				keep_text(&t->outcome[k],
-				    "Cut off: delivery ends or starts over; it may arrive twice. (#4.3.0)\n");
+				keep_text(&t->outcome[k], CUT); /* its end may have been sent: it may arrive twice */
 				t->outcome[k].klass = 'Z';
 				log_deliver(r, t->pass, &t->outcome[k], NULL, r->mono - t->since);
 			}

@@ -29,6 +29,7 @@
 #define SMTP_NOFILE 5
 #define WARDEN_NOFILE (SESSIONS_MAX + 64)
 #define REMOTE_NOFILE 16
+#define CLEAN_NOFILE (16 + LOCAL_MAILDIRS_MAX)
 
 /* In a line of /etc/passwd or /etc/group (`name:password:number:...`) the number, when the name is this one. 0 or -1. */
 static int
@@ -175,6 +176,21 @@ become(uid_t uid, gid_t gid, int dirfd)
 	}
 }
 
+int
+priv_find(const char *user, const char *group, uid_t *uid, gid_t *gid)
+{
+	return find_id("/etc/passwd", user, uid) == -1 || find_id("/etc/group", group, gid) == -1 || *uid == 0 ||
+		*gid == 0
+	    ? -1
+	    : 0;
+}
+
+void
+priv_become(uid_t uid, gid_t gid)
+{
+	become(uid, gid, -1);
+}
+
 static uid_t
 uid_of(const struct priv_ids *ids, enum priv_role role)
 {
@@ -198,7 +214,7 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 		[PRIV_SMTP] = SMTP_NOFILE,
 		[PRIV_WARDEN] = WARDEN_NOFILE,
 		[PRIV_RELAY] = RELAY_NOFILE,
-		[PRIV_CLEAN] = REMOTE_NOFILE,
+		[PRIV_CLEAN] = CLEAN_NOFILE,
 		[PRIV_REMOTE] = REMOTE_NOFILE,
 	};
 	int queue = role == PRIV_WARDEN || role == PRIV_RELAY || role == PRIV_CLEAN;

@@ -20,6 +20,11 @@ enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RELAY, PRIV_CLEAN, PRIV_REMOTE, PR
 /* Look the names of config.h up. 0, or -1 with the missing name in *missing. */
 int priv_lookup(struct priv_ids *ids, const char **missing);
 
+/* A user and a group by name, or by number. 0, or -1 when there is none of the name, or it is root's. */
+int priv_find(const char *user, const char *group, uid_t *uid, gid_t *gid);
+/* Become that user for good, with no other group. For what is no role: applets. Logs and ends the process when that fails. */
+void priv_become(uid_t uid, gid_t gid);
+
 /*
  * Become `role` for good: chroot to `dirfd` (-1: stay), drop groups and ids, check that they cannot come back, set rlimits,
  * no_new_privs, not dumpable. Without root only the parts that need none. Never returns with privileges left: on any failure logs and
@@ -44,7 +49,7 @@ void priv_prepare(void);
 void priv_filter(enum priv_role role);
 
 /* Descriptors of a scheduler: for each delivery a socket, a file of recipients and the message, and all of them once more on their way. */
-#define RELAY_NOFILE (6 * DELIVERIES_MAX + 64)
+#define RELAY_NOFILE (8 * DELIVERIES_MAX + 64)
 
 /* Close every descriptor from `first` up. */
 void priv_close_from(int first);

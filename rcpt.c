@@ -4,11 +4,10 @@
 #include "relayint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
 
 const char *
 pass_where(struct relay *r, const char *addr, unsigned *dest, char domain[256])
@@ -64,6 +63,7 @@ rcpt_mark(struct relay *r, struct pass *p, uint32_t i)
 		/* It is not lost that way, but may arrive twice. */
 		relay_warn(p->id, "cannot mark a recipient as done", strerror(errno));
 		p->rcpt[i].state = PASS_LATER;
+		p->telling = 0;
 		return;
 	}
 	/* The mark has changed the time. */
@@ -72,6 +72,48 @@ rcpt_mark(struct relay *r, struct pass *p, uint32_t i)
 	}
 	p->rcpt[i].state = PASS_OVER;
 	p->dirty = 1;
+}
+
+/* Paragraphs as in bounce/N, which the cleaner shall read once: 0 is no message's number. -1, logged: it cannot be made. */
+static int
+late_file(uint64_t id)
+{
+	char name[64];
+	int fd =
+	    open(relay_flat("bounce", 0, name), O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd == -1) {
+		relay_warn(id, "cannot write bounce/0", strerror(errno));
+	} else {
+		(void)unlink(name);
+	}
+	return fd;
+}
+
+void
+rcpt_tell(struct relay *r, struct pass *p, const char *addr, int local, const char *text)
+{
+	if (DELAY_NOTICE && p->telling && p->late == -1) {
+		p->late = late_file(p->id);
+	}
+	/* Rather none than one that passes somebody over. */
+	p->telling = DELAY_NOTICE && p->telling && p->late != -1 &&
+	    bounce_append(r, p->id, &p->late, NULL, addr, local, text) == 0;
+}
+
+void
+rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text)
+{
+	char addr[RECORD_MAX + 1];
+
+	p->rcpt[i].state = PASS_LATER;
+	if (!DELAY_NOTICE || !p->telling) {
+		return;
+	}
+	if (rcpt_address(p, i, addr) == -1) {
+		p->telling = 0;
+	}
+	rcpt_tell(r, p, addr, 0, text);
 }
 
 /* A recipient has failed for good. */
@@ -83,7 +125,11 @@ rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
 	if (rcpt_address(p, i, addr) == -1 ||
 	    bounce_append(r, p->id, &p->bounce, &p->bounce_new, addr, 0, text) == -1) {
 		p->rcpt[i].state = PASS_LATER;
+		p->telling = 0;
 		return;
+	}
+	if (p->rcpt[i].state != PASS_RUNNING) {
+		qlog_untried(r, p->id, 0, addr, 'D', text);
 	}
 	p->rcpt[i].state = PASS_FAILED;
 	p->failed++;
@@ -93,7 +139,7 @@ rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text)
 void
 rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text)
 {
-	char mem[DELIVER_TEXT_MAX + sizeof TOO_LONG + 8];
+	char mem[DELIVER_TEXT_MAX + sizeof RELAY_TOO_LONG + 8];
 	struct buf b;
 
 	buf_init(&b, mem, sizeof mem);
@@ -101,7 +147,7 @@ rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text)
 	if (b.len > 0 && mem[b.len - 1] != '\n') {
 		buf_ch(&b, '\n');
 	}
-	buf_str(&b, TOO_LONG);
+	buf_str(&b, RELAY_TOO_LONG);
 	rcpt_failed(r, p, i, buf_cstr(&b));
 }
 
@@ -119,6 +165,7 @@ rcpt_sync(struct relay *r, struct pass *p)
 			p->failed--;
 			if (lost) {
 				p->rcpt[i].state = PASS_LATER;
+				p->telling = 0;
 			} else {
 				rcpt_mark(r, p, i);
 			}

@@ -29,6 +29,7 @@
 #define EXPIRE_SECONDS 60
 #define WAKE_MS 250 /* a pipe that someone holds open with an octet in it would wake us without end */
 #define DUE_SOME 64 /* messages that become due between looks at what else is to be done */
+#define DUE_MS 1000 /* and how long that may take, with notices and mailboxes */
 
 static volatile sig_atomic_t term, alrm;
 
@@ -71,8 +72,8 @@ write_birth(void *ctx, const struct sched_msg *m)
 	}
 }
 
-static void
-look_at_clocks(struct relay *r)
+void
+relay_clocks(struct relay *r)
 {
 	struct timespec real, boot;
 	int64_t offset, was;
@@ -96,8 +97,8 @@ look_at_clocks(struct relay *r)
 /* ---- start and end ---- */
 
 /* 0; RELAY_BUSY; 111. The descriptor stays open for life, and with it the lock. */
-static int
-lock(void)
+int
+relay_lock(void)
 {
 	int fd = open("lock/sendmutex", O_WRONLY | O_CLOEXEC);
 
@@ -116,8 +117,8 @@ lock(void)
 }
 
 /* For whoever is next: when each message is to be tried. local/N is not ours to put off: it stays due. */
-static void
-write_times(struct relay *r)
+void
+relay_write_times(struct relay *r)
 {
 	const struct sched *s = r->sched;
 	char name[64];
@@ -128,10 +129,9 @@ write_times(struct relay *r)
 		if (s->msg[m].state == SCHED_FREE) {
 			continue;
 		}
+		/* What waits for a destination that is down is due: it may be after a change of its route that we start over. */
 		if (s->msg[m].state == SCHED_LISTED) {
-			const struct dest *d = &s->dest[s->msg[m].dest];
-
-			t[1].tv_sec = r->now + (d->down && d->until > r->mono ? d->until - r->mono : 0);
+			t[1].tv_sec = r->now;
 		}
 		if (s->msg[m].hold) {
 			t[1].tv_sec = SCHED_HOLD;
@@ -144,9 +144,10 @@ static _Noreturn void
 end(struct relay *r)
 {
 	pass_drop(r);
-	write_times(r);
+	relay_write_times(r);
 	log_msg(r->lost ? LOG_ERR : LOG_INFO, "queue", "the scheduler ends%s, %u messages queued",
 	    r->lost ? " because its cleaner or the deliveries' nursery is gone" : "", r->sched->live);
+	qlog_say("status: exiting");
 	_exit(r->lost ? 111 : 0);
 }
 
@@ -227,6 +228,7 @@ wait_for(struct relay *r, struct pollfd *p, int ms)
 static int
 work(struct relay *r)
 {
+	int64_t until;
 	int more = 0;
 	uint32_t m;
 
@@ -238,7 +240,7 @@ work(struct relay *r)
 	}
 	if (r->mono >= r->expire_next) {
 		r->expire_next = r->mono + EXPIRE_SECONDS;
-		sched_expire(r->sched, r->now, r->conf->lifetime);
+		sched_expire(r->sched, r->now, r->conf->lifetime, r->conf->delaynotice);
 	}
 	if (r->mono >= r->sweep_next) {
 		todo_sweep(r);
@@ -254,15 +256,16 @@ work(struct relay *r)
 		/* Woken for nothing: see WAKE_MS. */
 		r->deaf_until = more || found || r->scan_found ? 0 : mono_ms() + WAKE_MS;
 	}
-	for (int i = 0; i < DUE_SOME && (m = sched_due(r->sched, r->now)) != SCHED_NONE; i++) {
+	until = mono_ms() + DUE_MS;
+	for (int i = 0; i < DUE_SOME && mono_ms() < until && (m = sched_due(r->sched, r->now)) != SCHED_NONE; i++) {
 		pass_due(r, m);
 	}
 	pass_serve(r);
 	return more || sched_next(r->sched) <= r->now;
 }
 
-static void
-set_up(struct relay *r)
+void
+relay_set_up(struct relay *r)
 {
 	unsigned n = r->conf->concurrency < DELIVERIES_MAX ? r->conf->concurrency : DELIVERIES_MAX;
 
@@ -294,7 +297,7 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 	int rc;
 
 	set_signals();
-	rc = lock();
+	rc = relay_lock();
 	if (rc != 0) {
 		_exit(rc);
 	}
@@ -305,21 +308,23 @@ relay_loop(const struct relay_conf *conf, unsigned split, int journal, uid_t spo
 	r.clean = clean;
 	r.nursery = remotes;
 	r.ctl = ctl;
-	set_up(&r);
+	relay_set_up(&r);
 	umask(077);
-	look_at_clocks(&r);
+	relay_clocks(&r);
 	r.began = r.mono;
 	if (todo_takeover(&r) == -1) {
 		_exit(111);
 	}
 	log_msg(LOG_INFO, "queue", "the scheduler is in place, %u messages queued", r.sched->live);
+	qlog_status(&r);
 	for (;;) {
 		int more = 0;
 
-		look_at_clocks(&r);
+		relay_clocks(&r);
 		if (!r.stopping && (term || r.lost)) {
 			r.stopping = 1;
 			r.stop_at = r.mono + STOP_SECONDS;
+			pass_cut(&r);
 			if (running(&r) > 0) {
 				log_msg(LOG_INFO, "queue",
 				    "ending, or starting over, when %u deliveries are done: %d seconds at most",

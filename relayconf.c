@@ -8,6 +8,7 @@
 #include "relayconf.h"
 
 #include "anchor.h"
+#include "deliver.h"
 #include "str.h"
 
 #include <errno.h>
@@ -18,6 +19,12 @@
 #include <unistd.h>
 
 #if RELAY
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpragmas" /* before gcc 10 */
+/* gcc 12's analyser loses sight of what load_pairs() has stored; relay_conf_free() frees it. */
+#pragma GCC diagnostic ignored "-Wanalyzer-malloc-leak"
+#endif
 
 /* What is being read. */
 struct load {
@@ -128,6 +135,40 @@ relay_virtual_find(const struct relay_conf *r, const char *addr)
 	}
 }
 
+size_t
+relay_prepended(const struct relay_conf *r, const char *addr)
+{
+	/* The key may have been the whole address, so what is before each hyphen is tried. */
+	for (const char *p = addr; r->virtuals.n > 0 && (p = strchr(p, '-')) != NULL;) {
+		size_t len = (size_t)(p++ - addr);
+		const char *prepend = relay_virtual_find(r, p);
+
+		if (prepend != NULL && strlen(prepend) == len && strncmp(addr, prepend, len) == 0) {
+			return len + 1;
+		}
+	}
+	return 0;
+}
+
+int
+relay_maildir_find(const struct relay_conf *r, const char *addr)
+{
+	char low[DELIVER_ADDR_MAX + 2];
+	const char *at = LOCAL_MAILDIRS_MAX == 0 || r->maildirs.n == 0 ? NULL : strrchr(addr, '@'), *key;
+
+	if (LOCAL_MAILDIRS_MAX == 0 || at == NULL || str_copy(low, sizeof low, addr + relay_prepended(r, addr)) == -1) {
+		return -1;
+	}
+	key = names_find(&r->maildirs, lower(low));
+	key = key == NULL ? names_find(&r->maildirs, strrchr(low, '@')) : key;
+	for (size_t i = 0; i < r->maildirs.n; i++) {
+		if (r->maildirs.v[i] == key) {
+			return (int)i;
+		}
+	}
+	return -1;
+}
+
 /* ---- small files ---- */
 
 /* What is wrong with the line at hand. */
@@ -215,25 +256,37 @@ load_locals(struct load *l, const char *me)
 	}
 }
 
-static void
-load_virtuals(struct load *l)
+static int
+is_maildir(const char *key, const char *value)
 {
-	struct names *n = &l->r->virtuals;
-	size_t lines = 1;
-	char *rest, *line;
+	const char *at = strrchr(key, '@');
 
-	if (ctl_read(l->home, "virtualdomains", &n->mem, l->d) != CTL_OK) {
+	return at != NULL && at[1] != '\0' && strlen(key) <= DELIVER_ADDR_MAX && ctl_hostname_ok(at + 1) &&
+	    value[0] == '/';
+}
+
+/* virtualdomains, or localmaildirs: lines KEY:VALUE, which become KEY\0VALUE. */
+static void
+load_pairs(struct load *l, int paths)
+{
+	const char *name = paths ? "localmaildirs" : "virtualdomains";
+	struct names *n = paths ? &l->r->maildirs : &l->r->virtuals;
+	size_t lines = 1;
+	char *rest, *line, **v;
+
+	if (ctl_read(l->home, name, &n->mem, l->d) != CTL_OK) {
 		return;
 	}
-	enter(l, "virtualdomains");
+	enter(l, name);
 	for (const char *p = n->mem; *p != '\0'; p++) {
 		lines += *p == '\n';
 	}
-	n->v = malloc(lines * sizeof *n->v);
-	if (n->v == NULL) {
+	v = malloc(lines * sizeof *v);
+	if (v == NULL) {
 		bad(l, "no memory");
 		return;
 	}
+	n->v = v;
 	rest = n->mem;
 	for (l->line = 1; (line = ctl_next_line(&rest)) != NULL; l->line++) {
 		char *colon = strchr(line, ':');
@@ -241,13 +294,20 @@ load_virtuals(struct load *l)
 		if (!ctl_is_entry(line)) {
 			continue;
 		}
-		if (colon == NULL) {
+		if (colon != NULL) {
+			*colon = '\0';
+		}
+		if (colon == NULL || (paths && !is_maildir(line, colon + 1))) {
 			bad(l,
-			    "expected DOMAIN:PREFIX, USER@DOMAIN:PREFIX, .SUFFIX:PREFIX or :PREFIX; an empty PREFIX makes an exception");
+			    paths
+				? "expected USER@DOMAIN:/PATH/OF/MAILDIR, or @DOMAIN:/PATH for all others there"
+				: "expected DOMAIN:PREFIX, USER@DOMAIN:PREFIX, .SUFFIX:PREFIX or :PREFIX; an empty PREFIX makes an exception");
 			return;
 		}
-		*colon = '\0';
 		n->v[n->n++] = lower(line);
+	}
+	if (paths && n->n > LOCAL_MAILDIRS_MAX) {
+		bad(l, "more lines than this build has room for (LOCAL_MAILDIRS_MAX)");
 	}
 	names_sort(n);
 	for (size_t i = 1; i < n->n; i++) {
@@ -709,6 +769,37 @@ load_anchors(struct load *l)
 	}
 }
 
+/* What the queue is kept by. */
+static void
+load_queue(struct load *l, const char *me)
+{
+	struct relay_conf *r = l->r;
+
+	load_host(l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
+	load_locals(l, me);
+	ctl_names(l->home, "percenthack", &r->percenthack, l->d);
+	load_pairs(l, 0);
+	if (LOCAL_MAILDIRS_MAX > 0) {
+		load_pairs(l, 1);
+	}
+	r->lifetime = (uint32_t)load_number(l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
+	r->delaynotice = DELAY_NOTICE ? (uint32_t)load_number(l, "delaynotice", 0, 0, INT32_MAX) : 0;
+	if (DELAY_NOTICE && r->delaynotice >= r->lifetime && r->delaynotice > 0) {
+		diag_put(l->d, DIAG_WARN, enter(l, "delaynotice"), 1,
+		    "mail is returned before anybody is told that it is late: expected less than %u (queuelifetime)",
+		    (unsigned)r->lifetime);
+	}
+	load_text(l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
+	load_host(l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
+	if (ctl_line(l->home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, l->d) == 1) {
+		str_copy(r->doublebounceto, sizeof r->doublebounceto, "postmaster");
+	}
+	load_host(l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
+	str_copy(r->me, sizeof r->me, me);
+	r->dsn = load_choice(l, "bounceformat", "qsbmf", BOUNCE_DSN ? "dsn" : "qsbmf", 0) == 1;
+	r->local = load_choice(l, "localdelivery", "leave", "bounce", 0) == 1 ? LOCAL_BOUNCE : LOCAL_LEAVE;
+}
+
 void
 relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d)
 {
@@ -719,32 +810,19 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	if (r->on == 0) {
 		return; /* the files are somebody else's */
 	}
-	load_host(&l, "envnoathost", r->envnoathost, sizeof r->envnoathost, me);
-	load_locals(&l, me);
-	ctl_names(home, "percenthack", &r->percenthack, d);
-	load_virtuals(&l);
+	load_queue(&l, me);
 	r->concurrency = (unsigned)load_number(&l, "concurrencyremote", 20, 0, 65535);
 	r->concurrency = r->concurrency > DELIVERIES_MAX ? DELIVERIES_MAX : r->concurrency;
-	r->lifetime = (uint32_t)load_number(&l, "queuelifetime", QUEUE_LIFETIME, 0, INT32_MAX);
-	load_text(&l, "bouncefrom", r->bouncefrom, sizeof r->bouncefrom, "MAILER-DAEMON");
-	load_host(&l, "bouncehost", r->bouncehost, sizeof r->bouncehost, me);
-	if (ctl_line(home, "doublebounceto", r->doublebounceto, sizeof r->doublebounceto, d) == 1) {
-		str_copy(r->doublebounceto, sizeof r->doublebounceto, "postmaster");
-	}
-	load_host(&l, "doublebouncehost", r->doublebouncehost, sizeof r->doublebouncehost, me);
-	str_copy(r->me, sizeof r->me, me);
-	r->dsn = load_choice(&l, "bounceformat", "qsbmf", BOUNCE_DSN ? "dsn" : "qsbmf", 0) == 1;
 	load_host(&l, "helohost", r->helohost, sizeof r->helohost, me);
 	r->timeout_connect = (int)load_number(&l, "timeoutconnect", 60, 1, 3600);
 	r->timeout_remote = (int)load_number(&l, "timeoutremote", 1200, 1, 7200);
-	r->local = load_choice(&l, "localdelivery", "leave", "bounce", 0) == 1 ? LOCAL_BOUNCE : LOCAL_LEAVE;
 	load_list(&l, "smtproutes", take_route);
 	load_auth(&l);
 	load_list(&l, "smtptls", take_tls);
 	settle_policies(&l);
 	load_anchors(&l);
 	dns_conf_load(&r->dns, NULL, NULL);
-	if (d->errors != errors) {
+	if (l.d->errors != errors) {
 		/* Half of it would send mail astray. */
 		r->on = 0;
 		r->auths = 0;
@@ -753,12 +831,27 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 	}
 }
 
+#if TOOLS
+void
+relay_conf_load_queue(struct relay_conf *r, const char *home, struct diag *d)
+{
+	struct load l = { .r = r, .d = d, .home = home };
+	char me[256] = "";
+
+	if (ctl_line(home, "me", me, sizeof me, d) != -1 && (me[0] == '\0' || !ctl_hostname_ok(me))) {
+		diag_put(d, DIAG_ERROR, enter(&l, "me"), 0, "expected this host's full name, as in mail.example.net");
+	}
+	load_queue(&l, me);
+}
+#endif
+
 void
 relay_conf_free(struct relay_conf *r)
 {
 	names_free(&r->locals);
 	names_free(&r->percenthack);
 	names_free(&r->virtuals);
+	names_free(&r->maildirs);
 	free(r->anchor);
 }
 

@@ -69,8 +69,10 @@ struct relay_conf {
 	struct names percenthack;
 	struct names
 	    virtuals; /* virtualdomains: behind each key's NUL stands what is to be prepended, "" = an exception */
-	unsigned concurrency; /* concurrencyremote, at most DELIVERIES_MAX; 0 = nothing is tried */
-	uint32_t lifetime;    /* queuelifetime */
+	struct names maildirs; /* localmaildirs: behind each address's, or @domain's, NUL the path */
+	unsigned concurrency;  /* concurrencyremote, at most DELIVERIES_MAX; 0 = nothing is tried */
+	uint32_t lifetime;     /* queuelifetime */
+	uint32_t delaynotice;  /* seconds until a sender hears that a message is late; 0 = never */
 	char bouncefrom[256], bouncehost[256];
 	char doublebounceto[256], doublebouncehost[256]; /* doublebounceto "": double bounces are thrown away */
 	char me[256];
@@ -103,6 +105,8 @@ struct relay_conf {
  * by file and line, r->on becomes 0, and s->relay is wiped. Called by config_load(). Free with relay_conf_free().
  */
 void relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct secrets *s, struct diag *d);
+/* The part that the queue is kept by, without a route or a secret, whatever control/relay says: for orders while nothing runs. */
+void relay_conf_load_queue(struct relay_conf *r, const char *home, struct diag *d);
 void relay_conf_free(struct relay_conf *r);
 
 /* The route for a domain (any case): its index, or -1 for MX. Exact, then each .suffix, then "" (qmail-spec 4.7). */
@@ -111,6 +115,10 @@ int relay_route_find(const struct relay_conf *r, const char *domain);
 const struct relay_tls *relay_tls_find(const struct relay_conf *r, const char *domain);
 /* virtualdomains: what to prepend for user@domain (any case), or NULL when it is not virtual (qmail-spec 2.5). */
 const char *relay_virtual_find(const struct relay_conf *r, const char *addr);
+/* How much of an address as it stands in local/N is what virtualdomains has put before it, with the hyphen. */
+size_t relay_prepended(const struct relay_conf *r, const char *addr);
+/* localmaildirs: the index of such an address's Maildir, or -1. The address itself comes first, then its @domain. */
+int relay_maildir_find(const struct relay_conf *r, const char *addr);
 /* "none", "may", "encrypt", "verify", "pin". */
 const char *relay_policy_name(enum tls_policy p);
 

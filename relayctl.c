@@ -181,9 +181,11 @@ each_left(struct relay *r, uint64_t id, int fd, int *bounce, int *made, int mark
 
 	records_open(&in, fd);
 	while (rc == 0 && (got = records_next(&in, &p, &len, &offset)) == RECORD_OK) {
-		if (p[0] == 'T') {
-			rc = mark ? (pwrite(fd, "D", 1, (off_t)offset) == 1 ? 0 : -1)
-				  : bounce_append(r, id, bounce, made, p + 1, 0, RETURNED);
+		if (p[0] == 'T' && mark) {
+			rc = pwrite(fd, "D", 1, (off_t)offset) == 1 ? 0 : -1;
+			qlog_untried(r, id, 0, p + 1, 'D', RETURNED);
+		} else if (p[0] == 'T') {
+			rc = bounce_append(r, id, bounce, made, p + 1, 0, RETURNED);
 		}
 	}
 	/* What could not be read has not failed. */
@@ -343,9 +345,8 @@ change(struct relay *r, const struct ctl_ask *ask)
 	}
 }
 
-/* 0, or -1: the conversation is over. */
-static int
-answer(struct relay *r, int sock, const struct ctl_ask *ask)
+size_t
+relayctl_answer(struct relay *r, const struct ctl_ask *ask, const void **answer)
 {
 	static union {
 		struct ctl_answer rc;
@@ -353,28 +354,39 @@ answer(struct relay *r, int sock, const struct ctl_ask *ask)
 		struct ctl_list list;
 		struct ctl_dest dest;
 	} a;
-	size_t len = sizeof a.rc;
 
+	*answer = &a;
 	if (ask->magic != CTL_MAGIC || ask->type < CTL_COUNTS || ask->type > CTL_BOUNCE) {
-		return -1;
+		return 0;
 	}
 	if (ask->type == CTL_COUNTS) {
 		counts(r, &a.counts);
-		len = sizeof a.counts;
-	} else if (ask->type == CTL_LIST) {
-		list(r, ask->arg, &a.list);
-		len = sizeof a.list;
-	} else if (ask->type == CTL_DEST || ask->type == CTL_WHY) {
-		if (ask->type == CTL_DEST) {
-			dest(r, ask->arg, &a.dest);
-		} else {
-			tell_why(ask->arg, &a.dest);
-		}
-		len = sizeof a.dest;
-	} else {
-		a.rc = (struct ctl_answer){ .rc = change(r, ask) };
+		return sizeof a.counts;
 	}
-	return msg_send(sock, &a, len, -1);
+	if (ask->type == CTL_LIST) {
+		list(r, ask->arg, &a.list);
+		return sizeof a.list;
+	}
+	if (ask->type == CTL_DEST) {
+		dest(r, ask->arg, &a.dest);
+		return sizeof a.dest;
+	}
+	if (ask->type == CTL_WHY) {
+		tell_why(ask->arg, &a.dest);
+		return sizeof a.dest;
+	}
+	a.rc = (struct ctl_answer){ .rc = change(r, ask) };
+	return sizeof a.rc;
+}
+
+/* 0, or -1: the conversation is over. */
+static int
+answer(struct relay *r, int sock, const struct ctl_ask *ask)
+{
+	const void *a;
+	size_t len = relayctl_answer(r, ask, &a);
+
+	return len == 0 ? -1 : msg_send(sock, a, len, -1);
 }
 
 /* ---- conversations ---- */

@@ -18,6 +18,10 @@
 #include <sys/types.h>
 
 #define RELAY_TROUBLE 123 /* seconds until what the system would not do is tried again; as qmail-send */
+#define RELAY_TOO_LONG "This message has been in the queue for too long; it will not be tried again. (#4.4.7)\n"
+/* Modes of info/N, else 0600: its sender is being told of a delay; has been. See ended.c. */
+#define RELAY_TELLING 0500
+#define RELAY_TOLD 0700
 #define RECORD_MAX 4095
 #define SENDER_MAX (DELIVER_ADDR_MAX + 1)
 
@@ -45,7 +49,10 @@ struct pass {
 	int verp;
 	int remote, bounce; /* descriptors of remote/N and bounce/N, or -1 */
 	int bounce_new;
-	int dirty; /* marks that are not flushed */
+	unsigned local_later; /* recipients of local/N that come again later */
+	int telling;          /* its sender is to hear that it is late, and why, which is written to `late` */
+	int late;             /* a file without a name, or -1 */
+	int dirty;            /* marks that are not flushed */
 	unsigned running;
 	uint32_t n, untried, failed;
 	struct pass_rcpt *rcpt;
@@ -54,7 +61,8 @@ struct pass {
 
 /* What a remote said of a recipient. */
 struct outcome {
-	uint32_t rcpt; /* index in the pass */
+	uint32_t rcpt;   /* index in the pass */
+	uint32_t number; /* qlog.c */
 	uint16_t code;
 	char klass; /* 0: nothing yet */
 	char text[241];
@@ -98,6 +106,7 @@ struct relay {
 	int64_t began, error_at; /* mono; error_at: of `error`, what came to the last recipient that was not served */
 	uint32_t ok, deferred, failed, bounces; /* recipients, bounces */
 	char error[256];
+	uint32_t delivery; /* the last number that qlog.c gave */
 	struct sched *sched;
 };
 
@@ -147,6 +156,16 @@ int rcpt_hold_time(int fd);
 void rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_sync(struct relay *r, struct pass *p);
+/* For the notice of a delay, if there is to be one: why `addr` has to wait. `local`: as for bounce_append(). */
+void rcpt_tell(struct relay *r, struct pass *p, const char *addr, int local, const char *text);
+/* It is not done, and comes again later. */
+void rcpt_later(struct relay *r, struct pass *p, uint32_t i, const char *text);
+/* Read the sender of a pass. 0 or -1 with errno. */
+int pass_sender(struct relay *r, struct pass *p);
+/* The sender for this recipient: `box@host-@[]` becomes `boxuser=host2@host`. 0 or -1. */
+int pass_expand(const struct pass *p, const char *rcpt, char *out, size_t size);
+/* localpass.c. Deliver or refuse what local/N has for us. 0; 1: there is more, for another time; -1 with errno. */
+int local_carry(struct relay *r, struct pass *p);
 /* A message is due: to its destination's list, or its end. */
 void pass_due(struct relay *r, uint32_t m);
 /* Begin a pass. 0: too many are open, and the message is still SCHED_BUSY; 1: it is taken care of. */
@@ -155,6 +174,8 @@ int pass_open(struct relay *r, uint32_t m);
 void pass_serve(struct relay *r);
 /* Something came from a remote, or it is gone. */
 void pass_hear(struct relay *r, struct remote *t);
+/* Ask all deliveries to end that have not sent the end of their message yet: see deliver.h. */
+void pass_cut(struct relay *r);
 /* Let go of all that runs. */
 void pass_drop(struct relay *r);
 
@@ -166,10 +187,38 @@ int bounce_append(struct relay *r, uint64_t id, int *fd, int *made, const char *
 int bounce_sync(struct relay *r, int *fd, int *made);
 /* remote/N is gone, or has nothing left: finish the message. It is SCHED_BUSY. */
 void ended(struct relay *r, uint32_t m);
+/* Tell the sender of a pass that the message is late, with the paragraphs in p->late, and write down that this is done. */
+void ended_late(struct relay *r, struct pass *p);
+/* At the start, of a message whose sender was just being told: was he? The answer is written down. */
+int ended_was_told(struct relay *r, uint64_t id);
 /* Ask the cleaner. 0, or -1: it would not (logged), or is lost. */
 int relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_answer *a);
 /* Read the sender out of info/N. 0 or -1 with errno. */
 int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1]);
+
+/* ---- qlog.c ---- */
+
+#if RELAY_QMAIL_LOG
+/* A line of a number or two. A new message. How many deliveries run. */
+void qlog_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void qlog_new(uint64_t id, uint64_t bytes, const char *sender, uint32_t qp, uint32_t uid);
+void qlog_status(const struct relay *r);
+/* All deliveries of t's job begin; one ends; one that nobody was asked about begins and ends. */
+void qlog_start(struct relay *r, const struct remote *t);
+void qlog_end(uint32_t number, char klass, const char *text);
+void qlog_untried(struct relay *r, uint64_t id, int local, const char *addr, char klass, const char *text);
+#else
+/* clang-format off */
+__attribute__((format(printf, 1, 2))) static inline void qlog_say(const char *fmt, ...) { (void)fmt; }
+static inline void qlog_new(uint64_t id, uint64_t bytes, const char *sender, uint32_t qp, uint32_t uid)
+{ (void)id; (void)bytes; (void)sender; (void)qp; (void)uid; }
+static inline void qlog_status(const struct relay *r) { (void)r; }
+static inline void qlog_start(struct relay *r, const struct remote *t) { (void)r; (void)t; }
+static inline void qlog_end(uint32_t number, char klass, const char *text) { (void)number; (void)klass; (void)text; }
+static inline void qlog_untried(struct relay *r, uint64_t id, int local, const char *addr, char klass, const char *text)
+{ (void)r; (void)id; (void)local; (void)addr; (void)klass; (void)text; }
+/* clang-format on */
+#endif
 
 /* ---- relayctl.c ---- */
 
@@ -179,6 +228,8 @@ int info_sender(const struct relay *r, uint64_t id, char sender[SENDER_MAX + 1])
 #if TOOLS
 unsigned relayctl_polls(struct relay *r, struct pollfd *p);
 void relayctl_serve(struct relay *r, const struct pollfd *p, unsigned n);
+/* Do what a tool asks, into a union of all answers, at *a. The length of the answer; 0: it is nonsense. */
+size_t relayctl_answer(struct relay *r, const struct ctl_ask *ask, const void **a);
 /* Remember, for tools, what an attempt came to. */
 void relayctl_why(struct sched_msg *m, const char *text);
 #else
@@ -189,7 +240,16 @@ static inline void relayctl_why(struct sched_msg *m, const char *text) { (void)m
 /* clang-format on */
 #endif
 
-/* relay.c, with the configuration as an argument: for tests. */
+/* ---- relay.c ---- */
+
+/* The steps of a scheduler's life, for offline.c. Take lock/sendmutex, for life: 0, RELAY_BUSY, 111. Make room. Look at the clocks. */
+int relay_lock(void);
+void relay_set_up(struct relay *r);
+void relay_clocks(struct relay *r);
+/* Leave word of when each message is to be tried. */
+void relay_write_times(struct relay *r);
+
+/* With the configuration as an argument: for tests. */
 _Noreturn void relay_loop(
     const struct relay_conf *conf, unsigned split, int journal, uid_t spool_uid, int clean, int remotes, int ctl);
 

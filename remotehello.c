@@ -8,6 +8,7 @@
 #include "remoteint.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -369,6 +370,7 @@ remote_hello(struct remote *s, const struct addr *addr)
 		}
 		conn_init(&s->conn, fd, fd, 1);
 		s->conn.watch = s->sock;
+		s->conn.watch_for = POLLIN;
 		s->conn.deadline = s->deadline;
 		s->verified = 0;
 		s->octets = 0;

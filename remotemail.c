@@ -11,6 +11,7 @@
 #include "remoteint.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -306,6 +307,9 @@ send_block(struct remote *s, struct transaction *t, size_t len, int last)
 		memcpy(wire + HEAD - b.len, mem, b.len);
 		t->chunks++;
 	}
+	if (last) {
+		s->conn.watch_for = 0; /* from here on it may have arrived: it is heard out */
+	}
 	st = conn_send(&s->conn, wire + HEAD - b.len, b.len + len, remote_ms(s, REMOTE_WAIT_BLOCK));
 	t->unsent = st != CONN_OK;
 	t->last = last && !t->unsent;
@@ -396,6 +400,7 @@ remote_mail(struct remote *s)
 	int data;
 
 	s->about_peer = 1;
+	s->conn.watch_for = POLLIN;
 	s->conn.deadline = mono_ms() + ENVELOPE_MS;
 	if (!s->counted && count(s) == -1) {
 		remote_report_all(

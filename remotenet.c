@@ -25,7 +25,7 @@ wait_connected(int fd, int ms, int sock)
 	int err = 0;
 
 	for (;;) {
-		struct pollfd p[2] = { { .fd = fd, .events = POLLOUT }, { .fd = sock } };
+		struct pollfd p[2] = { { .fd = fd, .events = POLLOUT }, { .fd = sock, .events = POLLIN } };
 		int64_t left = until - mono_ms();
 		int r = left <= 0 ? 0 : poll(p, 2, (int)left);
 
@@ -34,7 +34,7 @@ wait_connected(int fd, int ms, int sock)
 			return -1;
 		}
 		if (r > 0 && p[1].revents != 0) {
-			_exit(0); /* the scheduler is gone */
+			_exit(0); /* the scheduler is gone, or ends */
 		}
 		if (r > 0) {
 			break;

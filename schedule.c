@@ -269,8 +269,19 @@ sched_all(struct sched *s, int64_t now)
 	}
 }
 
+/* Is it late, for the first time that we look? */
+static int
+becomes_late(struct sched_msg *m, int64_t now, uint32_t delay)
+{
+	if (m->told != 0 || !sched_late(m, now, delay)) {
+		return 0;
+	}
+	m->told = SCHED_ASKED;
+	return 1;
+}
+
 void
-sched_expire(struct sched *s, int64_t now, uint32_t lifetime)
+sched_expire(struct sched *s, int64_t now, uint32_t lifetime, uint32_t delay)
 {
 	for (unsigned d = 1; d < s->dests; d++) {
 		struct dest *t = &s->dest[d];
@@ -278,11 +289,19 @@ sched_expire(struct sched *s, int64_t now, uint32_t lifetime)
 		for (uint32_t n = t->down ? t->waiting : 0; n > 0; n--) {
 			uint32_t m = sched_take(s, d);
 
-			if (sched_expired(s->msg[m].birth, now, lifetime)) {
+			if (sched_expired(s->msg[m].birth, now, lifetime) || becomes_late(&s->msg[m], now, delay)) {
 				sched_at(s, m, now);
 			} else {
 				sched_enlist(s, m, d);
 			}
+		}
+	}
+	for (uint32_t i = 0, n = s->timed; i < n; i++) {
+		struct sched_msg *m = &s->msg[s->heap[i]];
+
+		if (m->next > now && becomes_late(m, now, delay)) {
+			m->next = now;
+			sift_up(s, i, s->heap[i]);
 		}
 	}
 }
@@ -319,6 +338,12 @@ int
 sched_expired(int64_t birth, int64_t now, uint32_t lifetime)
 {
 	return now >= BUILD_EPOCH && now - birth > (int64_t)lifetime;
+}
+
+int
+sched_late(const struct sched_msg *m, int64_t now, uint32_t delay)
+{
+	return DELAY_NOTICE && delay > 0 && m->told != SCHED_TOLD && sched_expired(m->birth, now, delay);
 }
 
 int64_t
@@ -466,6 +491,7 @@ enum dest_news
 dest_end(struct sched *s, unsigned d, int probe, int reached, const char *error, int64_t mono)
 {
 	struct dest *t = &s->dest[d];
+	int64_t most;
 
 	t->running--;
 	if (d == DEST_OTHER) {
@@ -489,7 +515,9 @@ dest_end(struct sched *s, unsigned d, int probe, int reached, const char *error,
 		return DEST_SAME;
 	}
 	t->down = 1;
-	t->backoff = t->backoff == 0 ? BACKOFF_FIRST : t->backoff < BACKOFF_MAX / 2 ? t->backoff * 2 : BACKOFF_MAX;
+	most = t->route == DEST_MX ? BACKOFF_MAX : BACKOFF_ROUTE_MAX;
+	t->backoff = t->backoff == 0 ? BACKOFF_FIRST : t->backoff * 2;
+	t->backoff = t->backoff < most ? t->backoff : most;
 	t->until = mono + jitter(t->backoff);
 	if (reached == 0) {
 		size_t len = strlen(error);

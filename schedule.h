@@ -40,8 +40,12 @@ struct sched_msg {
 	uint8_t state;
 	uint8_t hold;     /* wherever it is sent, it becomes SCHED_HELD */
 	uint8_t why_turn; /* of `why` */
+	uint8_t told;     /* SCHED_ASKED, SCHED_TOLD */
 	uint16_t why;     /* relayctl.c: what its last attempt came to, 0 = nothing is known */
 };
+/* sched_msg.told: it was late, and has been made due for that; its sender has been told. */
+#define SCHED_ASKED 1
+#define SCHED_TOLD 2
 /* With its place in the heap: what a queued message costs. */
 _Static_assert(sizeof(struct sched_msg) + sizeof(uint32_t) <= 64, "a queued message may cost 64 octets");
 
@@ -49,6 +53,7 @@ _Static_assert(sizeof(struct sched_msg) + sizeof(uint32_t) <= 64, "a queued mess
 
 #define DESTS_MAX 1024 /* of which the first one stands for all that found no place: it is never down and has no list */
 #define DEST_OTHER 0
+#define DEST_MX UINT32_MAX /* for `route`: DELIVER_MX */
 
 struct dest {
 	char domain[256]; /* for MX; "" for a route */
@@ -98,13 +103,18 @@ void sched_grab(struct sched *s, uint32_t m);
 void sched_release(struct sched *s, unsigned d, int64_t now);
 /* Make everything due now and forget what is known of destinations. */
 void sched_all(struct sched *s, int64_t now);
-/* Make those due now that wait for a destination that is down but have waited long enough (sched_expired()). */
-void sched_expire(struct sched *s, int64_t now, uint32_t lifetime);
+/*
+ * Make those due now that wait for a destination that is down but have waited long enough (sched_expired()); and, once each, those that
+ * have become late (sched_late()), whatever they wait for: they are tried before their sender is told.
+ */
+void sched_expire(struct sched *s, int64_t now, uint32_t lifetime, uint32_t delay);
 
 /* When a message is to be tried again after an attempt at `now`: birth + (isqrt(age) + 20)^2, as qmail-send does it. */
 int64_t sched_retry(int64_t birth, int64_t now);
 /* Is it too old to be tried yet again? Never while the clock is not set. */
 int sched_expired(int64_t birth, int64_t now, uint32_t lifetime);
+/* Has it waited so long that its sender should hear of it, and has not? `delay` 0: nobody is told. Never while the clock is not set. */
+int sched_late(const struct sched_msg *m, int64_t now, uint32_t delay);
 /*
  * What a message's time of birth becomes when the clock is set from `was` to `now`; and when it is read from the disk, where another clock
  * may have written it (`was` = `now`). See schedule.c.

@@ -7,5 +7,7 @@
 int serve_main(int argc, char **argv);
 int inetd_main(int argc, char **argv);
 int check_main(int argc, char **argv);
+/* `radcheckpassword`: checkpassword's interface; see radcheckpassword(8). */
+int radcheckpassword_main(int argc, char **argv);
 
 #endif

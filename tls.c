@@ -29,7 +29,7 @@ wait_for(struct conn *c, int fd, short events, int64_t until)
 		until = c->deadline;
 	}
 	for (;;) {
-		struct pollfd p[2] = { { .fd = fd, .events = events }, { .fd = c->watch } };
+		struct pollfd p[2] = { { .fd = fd, .events = events }, { .fd = c->watch, .events = c->watch_for } };
 		int64_t left = until - mono_ms();
 		struct timespec ts = { .tv_sec = (time_t)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000 };
 		int r;

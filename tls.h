@@ -33,10 +33,11 @@ enum conn_status {
 
 struct conn {
 	int rfd, wfd;
-	int watch;    /* ends the wait when its other end closes: the warden is gone; -1 = none */
-	int nonblock; /* reading and writing may be tried without waiting first */
-	int eager;    /* the next read may be */
-	int tls;      /* established */
+	int watch;       /* ends the wait when its other end closes: the warden is gone; -1 = none */
+	short watch_for; /* POLLIN: or will say no more */
+	int nonblock;    /* reading and writing may be tried without waiting first */
+	int eager;       /* the next read may be */
+	int tls;         /* established */
 	int resumed;
 	int tls_error;    /* BearSSL's number */
 	int busy;         /* in a transaction: conn_stop waits */

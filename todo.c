@@ -307,6 +307,7 @@ log_queued(const struct intake *t, off_t size)
 {
 	struct log_line l;
 
+	qlog_new(t->id, (uint64_t)size, t->sender, (uint32_t)t->qp, (uint32_t)t->uid);
 	relay_event(&l, LOG_INFO, "queued", t->id);
 	log_fmt(&l, "bytes", "%llu", (unsigned long long)size);
 	log_str(&l, "from", t->sender[0] == '\0' ? "<>" : t->sender);
@@ -504,8 +505,8 @@ take_over(struct relay *r, uint64_t id)
 	}
 	if (stat(relay_name(r, "remote", id, name), &remote) == 0) {
 		next = remote.st_mtime;
-	} else if (r->conf->local == LOCAL_LEAVE && access(relay_name(r, "local", id, name), F_OK) == 0 &&
-	    access(relay_flat("bounce", id, name), F_OK) == -1) {
+	} else if (r->conf->local == LOCAL_LEAVE && r->conf->maildirs.n == 0 &&
+	    access(relay_name(r, "local", id, name), F_OK) == 0 && access(relay_flat("bounce", id, name), F_OK) == -1) {
 		return 0; /* nothing of it is ours */
 	}
 	t[1].tv_sec = sched_birth(info.st_mtime, r->now, r->now);
@@ -517,6 +518,9 @@ take_over(struct relay *r, uint64_t id)
 		return -1;
 	}
 	r->sched->msg[m].hold = next == SCHED_HOLD;
+	if (DELAY_NOTICE && (info.st_mode & S_IXUSR) != 0 && ((info.st_mode & S_IWUSR) != 0 || ended_was_told(r, id))) {
+		r->sched->msg[m].told = SCHED_TOLD;
+	}
 	/* Set by another clock, if it is that far ahead. */
 	sched_at(r->sched, m, next > r->now + SCHED_AHEAD_MAX ? r->now : next);
 	return 0;
@@ -553,6 +557,9 @@ each(struct relay *r, const char *dir, int (*f)(struct relay *r, uint64_t id))
 int
 todo_takeover(struct relay *r)
 {
+	char name[64];
+
+	(void)unlink(relay_flat("bounce", 0, name)); /* see rcpt.c */
 	if (each(r, "info", take_over) == -1) {
 		log_msg(LOG_ERR, "queue", "cannot read info/: %s", strerror(errno));
 		return -1;

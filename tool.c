@@ -3,10 +3,12 @@
 /*
  * `mailstile queue`: what is in the queue, and orders to the scheduler about it. It connects to the server first; then, before anything is
  * read that others can write, it gives up root for USER_SEND in the queue's directory, as the scheduler does. Contents of files are a stranger's: no
- * control character of theirs gets to the terminal. What the scheduler knows (when, why) it is asked for; without one there are the files.
+ * control character of theirs gets to the terminal. What the scheduler knows (when, why) it is asked for; without one there are the files, and
+ * orders are carried out right here (offline.c).
  */
 #include "ctl.h"
 
+#include "offline.h"
 #include "options.h"
 #include "priv.h"
 #include "str.h"
@@ -36,7 +38,8 @@ struct item {
 enum { FROM_FILES, FROM_TODO, FROM_SCHEDULER };
 
 static struct {
-	int server; /* -1 = none */
+	int server;  /* -1 = none */
+	int offline; /* we are the scheduler */
 	unsigned split;
 	int json;
 	struct item *item;
@@ -286,21 +289,35 @@ load(void)
 	return q.split == 0 ? -1 : 0;
 }
 
+static void
+lose_server(void)
+{
+	close(q.server);
+	q.server = -1;
+}
+
+/* Ask the scheduler. 0 or -1: there is none. */
+static int
+query(enum ctl_type type, uint64_t arg, void *answer, size_t size)
+{
+	return q.offline     ? offline_query(type, arg, answer, size)
+	    : q.server == -1 ? -1
+			     : ctl_query(q.server, type, arg, answer, size);
+}
+
 /* Add what the scheduler knows. Without one there is none to ask from then on. */
 static void
 ask_scheduler(void)
 {
 	static struct ctl_list l;
 
-	if (q.server == -1) {
+	if (q.server == -1 && !q.offline) {
 		return;
 	}
 	l.next = 0;
 	do {
-		if (ctl_query(q.server, CTL_LIST, l.next, &l, sizeof l) == -1 || l.rc != CTL_DONE ||
-		    l.n > CTL_ENTRIES) {
-			close(q.server);
-			q.server = -1;
+		if (query(CTL_LIST, l.next, &l, sizeof l) == -1 || l.rc != CTL_DONE || l.n > CTL_ENTRIES) {
+			lose_server();
 			return;
 		}
 		for (uint32_t i = 0; i < l.n; i++) {
@@ -356,14 +373,14 @@ show_when(const struct item *t)
 	int64_t in = t->source == FROM_SCHEDULER && t->state == CTL_TIMED ? t->next - q.now : -1;
 	const char *error = "", *down = NULL;
 
-	if (t->source == FROM_SCHEDULER && t->state == CTL_WAITING &&
-	    ctl_query(q.server, CTL_DEST, t->dest, &d, sizeof d) == 0 && d.rc == CTL_DONE) {
+	if (t->source == FROM_SCHEDULER && t->state == CTL_WAITING && query(CTL_DEST, t->dest, &d, sizeof d) == 0 &&
+	    d.rc == CTL_DONE) {
 		d.name[sizeof d.name - 1] = d.text[sizeof d.text - 1] = '\0';
 		in = d.until < 0 ? 0 : d.until;
 		down = d.name;
 		error = d.text;
-	} else if (t->source == FROM_SCHEDULER && t->why != 0 &&
-	    ctl_query(q.server, CTL_WHY, t->why, &w, sizeof w) == 0 && w.rc == CTL_DONE) {
+	} else if (t->source == FROM_SCHEDULER && t->why != 0 && query(CTL_WHY, t->why, &w, sizeof w) == 0 &&
+	    w.rc == CTL_DONE) {
 		w.text[sizeof w.text - 1] = '\0';
 		error = w.text;
 	}
@@ -480,8 +497,7 @@ count(void)
 		out_str(" old");
 	}
 	out_str("\n");
-	for (uint64_t i = 1; q.server != -1 && ctl_query(q.server, CTL_DEST, i, &d, sizeof d) == 0 && d.rc == CTL_DONE;
-	     i++) {
+	for (uint64_t i = 1; query(CTL_DEST, i, &d, sizeof d) == 0 && d.rc == CTL_DONE; i++) {
 		d.name[sizeof d.name - 1] = d.text[sizeof d.text - 1] = '\0';
 		if (d.waiting == 0 && d.running == 0 && d.until < 0) {
 			continue;
@@ -531,7 +547,7 @@ order(enum ctl_type what, uint64_t id)
 	};
 	struct ctl_answer a;
 
-	if (q.server == -1 || ctl_query(q.server, what, id, &a, sizeof a) == -1 || a.rc >= sizeof why / sizeof why[0]) {
+	if (query(what, id, &a, sizeof a) == -1 || a.rc >= sizeof why / sizeof why[0]) {
 		print(STDERR_FILENO, "mailstile: the scheduler has gone; nothing is known of %llu\n",
 		    (unsigned long long)id);
 		_exit(111);
@@ -583,14 +599,14 @@ usage(void)
 	return 100;
 }
 
-/* Into the queue, as its scheduler. 0 or an exit status. */
+/* Into the queue, as its scheduler; with `order` and without one, to take its place. 0 or an exit status. */
 static int
-enter(const char *home)
+enter(const char *home, int order)
 {
 	char path[512];
 	struct priv_ids ids;
 	const char *missing;
-	int dir;
+	int dir, rc = 0;
 
 	if (priv_lookup(&ids, &missing) == -1) {
 		print(STDERR_FILENO, "mailstile: no user or group `%s`\n", missing);
@@ -601,9 +617,14 @@ enter(const char *home)
 		print(STDERR_FILENO, "mailstile: %s: %s\n", path, strerror(errno));
 		return 111;
 	}
-	priv_drop(&ids, PRIV_RELAY, dir);
+	q.offline = order && q.server == -1;
+	if (q.offline) {
+		rc = offline_begin(home, &ids, dir);
+	} else {
+		priv_drop(&ids, PRIV_RELAY, dir);
+	}
 	close(dir);
-	return 0;
+	return rc;
 }
 
 static const struct {
@@ -612,34 +633,80 @@ static const struct {
 } verbs[] = { { "flush", CTL_FLUSH }, { "hold", CTL_HOLD }, { "release", CTL_RELEASE }, { "remove", CTL_REMOVE },
 	{ "bounce", CTL_BOUNCE } };
 
+/* The words behind an order: 0, or an exit status. */
 static int
-give(enum ctl_type what, char **word, int yes)
+check_words(enum ctl_type what, char **word, int yes)
+{
+	if (*word == NULL && what != CTL_FLUSH) {
+		return usage();
+	}
+	for (; *word != NULL; word++) {
+		if (strcmp(*word, "all") == 0 && (what == CTL_REMOVE || what == CTL_BOUNCE) && !yes) {
+			print(STDERR_FILENO, "mailstile: with `all` say -y, too\n");
+			return 100;
+		}
+	}
+	return 0;
+}
+
+static int
+give(enum ctl_type what, char **word)
 {
 	static char all[] = "all";
 	char *every[] = { all, NULL };
 	unsigned bad = 0, did = 0;
 
-	if (*word == NULL && what == CTL_FLUSH) {
-		word = every;
-	}
-	if (*word == NULL) {
-		return usage();
-	}
-	if (q.server == -1) {
-		print(STDERR_FILENO, "mailstile: no scheduler of ours runs here, to carry this out\n");
-		return 111;
-	}
-	for (char **w = word; *w != NULL; w++) {
-		if (strcmp(*w, "all") == 0 && (what == CTL_REMOVE || what == CTL_BOUNCE) && !yes) {
-			print(STDERR_FILENO, "mailstile: with `all` say -y, too\n");
-			return 100;
-		}
-	}
-	for (; *word != NULL; word++) {
+	for (word = *word == NULL ? every : word; *word != NULL; word++) {
 		bad += orders(what, *word, &did);
+	}
+	if (q.offline) {
+		offline_end();
 	}
 	print(STDOUT_FILENO, "%u done, %u not\n", did, bad);
 	return bad > 0;
+}
+
+/* Is this an order? 0 = no. */
+static enum ctl_type
+order_named(const char *verb)
+{
+	for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+		if (strcmp(verb, verbs[i].verb) == 0) {
+			return verbs[i].type;
+		}
+	}
+	return 0;
+}
+
+/* Is the queue of the server at `path` the one at home/queue? Numbers of one mean other messages in another. */
+static int
+is_its_queue(const char *path, const char *home)
+{
+	static struct ctl_status s;
+	char mine[512];
+	struct stat a, b;
+	int fd = ctl_connect(path), rc;
+
+	if (fd == -1) {
+		return 0;
+	}
+	rc = ctl_query(fd, CTL_STATUS, 0, &s, sizeof s);
+	close(fd);
+	s.spool[sizeof s.spool - 1] = '\0';
+	return rc == 0 && stat(s.spool, &a) == 0 && stat(str_fmt(mine, sizeof mine, "%s/queue", home), &b) == 0 &&
+	    a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Connect to the server. For an order only one with a scheduler will do. */
+static void
+find_server(const char *path, const char *home, int order)
+{
+	static struct ctl_counts c;
+
+	q.server = is_its_queue(path, home) ? ctl_connect(path) : -1;
+	if (order && q.server != -1 && (ctl_query(q.server, CTL_COUNTS, 0, &c, sizeof c) == -1 || c.rc != CTL_DONE)) {
+		lose_server();
+	}
 }
 
 int
@@ -648,6 +715,7 @@ queue_main(int argc, char **argv)
 	const char *home = HOME_DIR, *path = CTL_SOCKET, *verb = "list";
 	struct options o;
 	int opt, yes = 0, rc;
+	enum ctl_type what;
 
 	(void)argc;
 	buf_init(&out, out_mem, sizeof out_mem);
@@ -677,8 +745,15 @@ queue_main(int argc, char **argv)
 			options_begin(&o, *o.word == NULL ? o.word - 1 : o.word);
 		}
 	}
-	q.server = ctl_connect(path);
-	rc = enter(home);
+	what = order_named(verb);
+	rc = what != 0 ? check_words(what, o.word, yes)
+	    : *o.word != NULL || (strcmp(verb, "list") != 0 && strcmp(verb, "stat") != 0) ? usage()
+											  : 0;
+	if (rc != 0) {
+		return rc;
+	}
+	find_server(path, home, what != 0);
+	rc = enter(home, what != 0);
 	if (rc != 0) {
 		return rc;
 	}
@@ -688,18 +763,7 @@ queue_main(int argc, char **argv)
 		return 111;
 	}
 	ask_scheduler();
-	if (strcmp(verb, "list") == 0) {
-		return *o.word != NULL ? usage() : list();
-	}
-	if (strcmp(verb, "stat") == 0) {
-		return *o.word != NULL ? usage() : count();
-	}
-	for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
-		if (strcmp(verb, verbs[i].verb) == 0) {
-			return give(verbs[i].type, o.word, yes);
-		}
-	}
-	return usage();
+	return what != 0 ? give(what, o.word) : strcmp(verb, "list") == 0 ? list() : count();
 }
 
 #endif

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo lint bench fuzz power pkg:NAME; default: build test
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power pkg:NAME; default: build test
 #
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
@@ -13,8 +13,9 @@ fuzz="clang libclang-rt-14-dev"
 unit="libc6-dev libcmocka-dev openssl"
 peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket-ssl-perl msmtp curl openssl"
 demo="$peers util-linux openssl python3-aiosmtpd"
+sql="freeradius-postgresql postgresql"
 guest="qemu-system-x86 busybox-static e2fsprogs"
-test="$unit $peers $guest $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils fail2ban ucspi-tcp ipsvd unbound mandoc shellcheck util-linux procps iproute2"
+test="$unit $peers $sql $guest $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils fail2ban dovecot-imapd dovecot-pop3d ucspi-tcp ipsvd unbound mandoc shellcheck util-linux procps iproute2"
 lint="libssl-dev clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
 bench="$peers libc6-dev libssl-dev strace dpkg util-linux"
 power="python3 $guest f2fs-tools btrfs-progs xfsprogs"
@@ -28,13 +29,14 @@ for word; do
 	unit) packages="$packages $unit" ;;
 	test) packages="$packages $test" ;;
 	demo) packages="$packages $demo" ;;
+	demo-sql) packages="$packages $sql" ;;
 	lint) packages="$packages $lint" ;;
 	bench) packages="$packages $bench" ;;
 	fuzz) packages="$packages $fuzz" ;;
 	power) packages="$packages $power" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|lint|bench|fuzz|power|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done

@@ -10,6 +10,7 @@ help:
 	@echo 'test-valgrind     the same under valgrind: half an hour; a part of it belongs to test'
 	@echo 'soak              many clients for MINUTES (10) while RADIUS, certificates and configuration change (test/integration/test_soak.py)'
 	@echo 'demo bench fuzz   test/demo.sh, test/bench/bench.sh, test/fuzz/run.sh'
+	@echo 'demo-sql          two boxes that share what a customer may send in a day: PostgreSQL, FreeRADIUS (test/demo-sql.sh)'
 	@echo 'power             cuts the power of a guest under load, on several file systems (test/power/machine.py): most of an hour'
 	@echo 'size              section and file sizes against the budget of the board'
 	@echo 'lint              compilers'"'"' analysers, clang-tidy, cppcheck, shellcheck, mandoc, format (test/lint.sh)'
@@ -100,6 +101,18 @@ $(SCHEDULER): test/relay/scheduler.c $(B)/libmailstile.a $(LIBS) $(B)/flags
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -iquote . -c -o $@.o $<
 	$(Q)$(call LINK,$@.o $(B)/libmailstile.a) -Wl,--wrap=clock_gettime,--wrap=ppoll
 
+# The same with RELAY_QMAIL_LOG.
+QLOG := $(B)/qlog
+.PHONY: scheduler-qlog
+scheduler-qlog: $(QLOG)/scheduler
+$(QLOG)/%.o: %.c $(B)/flags $(B)/ready $(wildcard *.h)
+	$(call say,CC,$< (RELAY_QMAIL_LOG))
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -DRELAY_QMAIL_LOG=1 -c -o $@ $<
+$(QLOG)/scheduler: $(SCHEDULER) $(patsubst %,$(QLOG)/%.o,qlog relay todo pass localpass rcpt ended relayctl)
+	$(call say,LINK,$@)
+	$(Q)$(call LINK,$(SCHEDULER).o $(filter %.o,$^) $(B)/libmailstile.a) -Wl,--wrap=clock_gettime,--wrap=ppoll
+
 # A delivery process by itself, for test/integration/remote.py.
 REMOTE := $(B)/mailstile-remote
 .PHONY: remote
@@ -122,6 +135,10 @@ demo:
 	$(Q)test/install-deps.sh build demo
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)MAILSTILE='$(abspath $(PROG))' test/demo.sh
+demo-sql:
+	$(Q)test/install-deps.sh build demo demo-sql
+	+$(Q)$(MAKE) --no-print-directory all
+	$(Q)MAILSTILE='$(abspath $(PROG))' test/demo-sql.sh
 bench:
 	+$(Q)test/bench/bench.sh
 fuzz:
@@ -132,8 +149,8 @@ lint:
 size: all
 	@$(CROSS)size $(B)/mailstile.elf
 	@n=$$(stat -c %s $(PROG)); echo "$(PROG): $$n octets stripped, budget $(SIZE_BUDGET_TOOLS)"; test "$$n" -le "$(SIZE_BUDGET_TOOLS)"
-	+$(Q)$(MAKE) --no-print-directory -s B=$(B)-bare PROG=$(B)-bare/mailstile CPPFLAGS='$(CPPFLAGS) -DTOOLS=0 -DBOUNCE_DSN=0' all
-	@n=$$(stat -c %s $(B)-bare/mailstile); echo "without tools and delivery reports: $$n octets stripped, budget $(SIZE_BUDGET)"; test "$$n" -le "$(SIZE_BUDGET)"
+	+$(Q)$(MAKE) --no-print-directory -s B=$(B)-bare PROG=$(B)-bare/mailstile CPPFLAGS='$(CPPFLAGS) -DTOOLS=0 -DBOUNCE_DSN=0 -DRADCHECKPASSWORD=0 -DDELAY_NOTICE=0 -DLOCAL_MAILDIRS_MAX=0' all
+	@n=$$(stat -c %s $(B)-bare/mailstile); echo "what serves and delivers, without tools, reports, notices, mailboxes and radcheckpassword: $$n octets stripped, budget $(SIZE_BUDGET)"; test "$$n" -le "$(SIZE_BUDGET)"
 
 # For clang: without the warnings and the header directory that are gcc's own.
 CLANG_COMPILE = $(patsubst $(CC),clang,$(filter-out $(WARN_GCC),$(subst -nostdinc,-nostdlibinc,$(subst \

@@ -12,7 +12,7 @@
 
 #define FUZZ_FILES 13
 #define FUZZ_PARSERS 4
-#define FUZZ_RELAY 7 /* more files, behind the parsers */
+#define FUZZ_RELAY 8 /* more files, behind the parsers */
 
 static struct diag fuzz_diag = { .emit = fuzz_no_emit };
 static char fuzz_home[200];
@@ -28,7 +28,7 @@ fuzz_config_file(unsigned what, const struct input *text, int first)
 		"control/badmailfrom", "control/radius.conf", "control/morercpthosts.cdb", "control/tcp.smtp.cdb",
 		"control/servercert.pem", "control/serverkey.pem", "control/smtproutes", "control/smtptls",
 		"control/smtpauth", "control/virtualdomains", "control/locals", "control/cacerts.pem",
-		"control/helohost" };
+		"control/helohost", "control/localmaildirs" };
 	static const char *const dirs[] = { "control" };
 
 	if (fuzz_home[0] == '\0') {
@@ -70,6 +70,14 @@ fuzz_relay(const struct config *c)
 	}
 	relay_virtual_find(r, "User@a.b.Example.net");
 	relay_virtual_find(r, "nobody");
+	CHECK(!r->on || r->maildirs.n <= LOCAL_MAILDIRS_MAX);
+	for (size_t i = 0; r->on && i < r->maildirs.n; i++) {
+		const char *key = r->maildirs.v[i];
+
+		CHECK(key[strlen(key) + 1] == '/' && relay_maildir_find(r, key) < (int)r->maildirs.n);
+		CHECK(relay_prepended(r, key) > 0 || relay_maildir_find(r, key) == (int)i);
+	}
+	(void)relay_maildir_find(r, "virt-User@a.b.Example.net");
 	relay_route_find(r, "x.y.example.org");
 	relay_tls_find(r, "[192.0.2.1]");
 }

@@ -21,9 +21,9 @@ import tools
 from tools import BINARY, ROOT, poll
 
 USERS = {"alias": 64010, "qmaild": 64011, "qmails": 64012, "qmailr": 64013, "qmailq": 64014, "qmaill": 64015,
-         "qmailp": 64016}
-GROUPS = {"qmail": 64010, "nofiles": 64020}
-GROUP_OF = {"qmails": "qmail", "qmailr": "qmail", "qmailq": "qmail"}
+         "qmailp": 64016, "vmail": 64017}
+GROUPS = {"qmail": 64010, "nofiles": 64020, "vmail": 64021}
+GROUP_OF = {"qmails": "qmail", "qmailr": "qmail", "qmailq": "qmail", "vmail": "vmail"}
 
 LISTEN = {
     "submission": "submission 127.0.0.1:{}",

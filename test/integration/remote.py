@@ -337,6 +337,8 @@ class Session:
             self.talk.end = "closed"
             raise EOFError()
         if a is RESET:
+            if stage == "greet":
+                self.peer.stopping.wait(0.1)  # or the connection may seem never to have been there
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.talk.end = "reset by us"
             raise EOFError()

@@ -50,6 +50,34 @@ def test_check_names_file_and_line(home, name, content, line, level):
     assert "0123456789abcdef" not in p.text
 
 
+@pytest.mark.parametrize("name,good,bad", [
+    ("rcpthosts", ["far.example", ".far.example", "localhost", "[192.0.2.1]", "b\u00fccher.example"],
+     ["*.far.example", "a@far.example", "far.example.", "two words", "http://far.example", "..far.example", ".", "[192.0.2.1"]),
+    ("badmailfrom", ["a@far.example", "@far.example", '"a b"@far.example', "a@[192.0.2.1]"],
+     ["far.example", "*@*.example", "<a@far.example>", "a@", "a b@far.example"]),
+    ("locals", ["far.example", "[127.0.0.1]"], [".far.example", "a@far.example", "far.example:25"]),
+    ("percenthack", ["far.example"], [".far.example", "a%b"]),
+    ("bouncefrom", ["MAILER-DAEMON", "mail daemon"], ["daemon@far.example", "<daemon>"]),
+    ("doublebounceto", ["postmaster", "a+b"], ["postmaster@far.example"]),
+])
+def test_check_of_lines_that_mean_nothing(home, name, good, bad):
+    """They are no error, since qmail takes them, and so does the server; but nothing ever fits them, and no one would notice."""
+    where = re.escape(os.path.join(home.control, name))
+    for line in bad:
+        home.set(relay="on\n", **{name: "# words @ *\n\n%s\n" % line})
+        p = home.tool("check")
+        assert re.search("^%s:3: warning: expected " % where, p.text, re.M), (line, p.text)
+        assert all(re.fullmatch(FINDING, x) for x in p.text.splitlines() if ": warning" in x)
+    home.set(**{name: "".join(x + "\n" for x in good)})
+    p = home.tool("check")
+    assert not re.search("^%s:\\d+: warning" % where, p.text, re.M), p.text
+
+
+def test_check_of_no_deliveries(home):
+    home.set(relay="on\n", concurrencyremote="0\n")
+    assert "concurrencyremote:1: warning: is 0: nothing is delivered" in home.tool("check").text
+
+
 @pytest.mark.parametrize("what,damage", [
     ("queue/lock/sendmutex", "rm"), ("queue/lock/trigger", "rm"), ("queue/bounce", "rmdir"), ("queue/pid", "rmdir"),
     pytest.param("queue/info", "chown root", marks=pytest.mark.root), pytest.param("queue/todo", "chown root", marks=pytest.mark.root),

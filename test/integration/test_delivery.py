@@ -7,6 +7,7 @@ itself is in test_relay.py and test_remote.py.
 import os
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -228,4 +229,53 @@ def test_memory(make_server):
             text = tools.read("/proc/%d/smaps_rollup" % p.pid).decode()
             kib[name] = sum(int(x) for x in re.findall(r"^Private_\w+: +(\d+)", text, re.M))
         assert sum(kib.values()) < 400, kib
+        server.stop()
+
+
+@pytest.mark.parametrize("at", ["greet", "rcpt", "data", "connect"])
+def test_reload_cuts(make_server, at):
+    """
+    A route that hangs, mended and reloaded: deliveries that have not sent their message's end are cut off, what only waits is due, and all goes the new way
+    at once. A delivery that was let run would hold all up for 20 seconds, and the old back-off for as long again.
+    """
+    with remote.Peer() as good, remote.Peer(answers={at: remote.STALL}) as bad:
+        server = delivering(make_server, good if at == "connect" else bad)
+        if at == "connect":
+            # A full backlog: the kernel answers nobody.
+            listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+            fill = [socket.socket() for _ in range(4)]
+            for s in fill:
+                s.setblocking(False)
+                s.connect_ex(listener.getsockname())
+            server.set(smtproutes=":127.0.0.1:%d\n" % listener.getsockname()[1])
+            server.reload()
+        send(server, 3)
+        if at == "connect":
+            time.sleep(1)
+        else:
+            poll(lambda: bad.talks, "a delivery")
+        server.set(smtproutes=remote.route(good))
+        begin = time.monotonic()
+        server.reload()
+        poll(lambda: len(messages(good)) == 3 and empty(server), "all three", 15)
+        assert time.monotonic() - begin < 15
+        assert not messages(bad)
+        server.stop()
+        if at == "connect":
+            for s in [listener, *fill]:
+                s.close()
+
+
+def test_reload_hears_out(make_server):
+    """A delivery that has sent the end of its message is heard out by a reload: the message arrives once, and that is known."""
+    with remote.Peer(slow={"dot": 3}) as peer:
+        server = delivering(make_server, peer)
+        send(server)
+        poll(lambda: any(t.lines and t.lines[-1].upper().startswith((b"DATA", b"BDAT")) for t in peer.talks), "the data")
+        time.sleep(0.3)
+        server.reload()
+        server.wait_log("deliver", result="ok")
+        poll(lambda: empty(server), "an empty queue")
+        poll(lambda: len([e for e in server.log("queue") if "in place" in e["msg"]]) == 2, "the next scheduler")
+        assert len(messages(peer)) == 1
         server.stop()

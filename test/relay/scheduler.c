@@ -101,6 +101,7 @@ main(int argc, char **argv)
 		close(sv[0]);
 		cleaner.conf = &conf;
 		cleaner.send_uid = 4711;
+		local_open(&conf, geteuid());
 		clean_loop(&cleaner, sv[1]);
 	}
 	close(sv[1]);

@@ -132,6 +132,7 @@ test_small_files(void **state)
 	file("timeoutremote", "7200\n");
 	file("localdelivery", "bounce\n");
 	file("bounceformat", "dsn\n");
+	file("delaynotice", "3599\n");
 	load();
 	assert_string_equal(found.text, "");
 	assert_int_equal(r->on, 1);
@@ -150,6 +151,12 @@ test_small_files(void **state)
 	assert_int_equal(r->timeout_remote, 7200);
 	assert_int_equal(r->local, LOCAL_BOUNCE);
 	assert_int_equal(r->dsn, 1);
+	assert_int_equal(r->delaynotice, 3599);
+	file("delaynotice", "3600\n");
+	load();
+	assert_non_null(strstr(found.text, "delaynotice|1|mail is returned before"));
+	assert_int_equal(r->on, 1);
+	file("delaynotice", "0\n");
 
 	/* There, and empty: nothing is local. Off: the other files, whatever is in them, are not ours. */
 	file("locals", "");
@@ -163,6 +170,55 @@ test_small_files(void **state)
 	load();
 	assert_string_equal(found.text, "");
 	assert_int_equal(r->on, 0);
+}
+
+/* The address as it stands in local/N leads to its line, whatever virtualdomains has done to it; an address before its domain. */
+static void
+test_maildirs(void **state)
+{
+	static const struct {
+		const char *addr, *path;
+	} cases[] = {
+		{ "bob@home.example", "/bob" },
+		{ "BOB@Home.Example", "/bob" },
+		{ "ann@home.example", "/rest" },
+		{ "virt-joe@v.example", "/joe" },
+		{ "virt-a-b@v.example", "/v" },
+		{ "box-sue-sue@w.example", "/sue" },
+		{ "sue@w.example", "/sue" },
+		{ "box-sue-eve@w.example", NULL },
+		{ "virt-x@home.example", "/rest" },
+		{ "bob@other.example", NULL },
+		{ "bob@sub.home.example", NULL },
+		{ "bob", NULL },
+		{ "@home.example", "/rest" },
+		{ "", NULL },
+	};
+
+	(void)state;
+	reset();
+	file("relay", "on\n");
+	file("locals", "home.example\n");
+	file("virtualdomains", "v.example:virt\nsue@w.example:box-sue\n");
+	load();
+	assert_int_equal(relay_maildir_find(r, "bob@home.example"), -1);
+	file("localmaildirs",
+	    "# ours\n\nBob@home.example:/bob\n@HOME.example:/rest \njoe@v.example:/joe\n@v.example:/v\nsue@w.example:/sue\n");
+	load();
+	assert_string_equal(found.text, "");
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		int n = relay_maildir_find(r, cases[i].addr);
+
+		if (cases[i].path == NULL) {
+			assert_int_equal(n, -1);
+		} else {
+			assert_true(n >= 0);
+			assert_string_equal(r->maildirs.v[n] + strlen(r->maildirs.v[n]) + 1, cases[i].path);
+		}
+	}
+	assert_int_equal(relay_prepended(r, "virt-a-b@v.example"), 5);
+	assert_int_equal(relay_prepended(r, "box-sue-sue@w.example"), 8);
+	assert_int_equal(relay_prepended(r, "a-b@home.example"), 0);
 }
 
 /* One or two files, and what is found first. */
@@ -219,6 +275,10 @@ test_bad_small_files(void **state)
 		{ "helohost", "[1.2.3.4 x]\n", NULL, NULL, "E|helohost|1|expected a host name" },
 		{ "timeoutconnect", "0\n", NULL, NULL, "E|timeoutconnect|1|expected a number from 1 to 3600" },
 		{ "timeoutremote", "1 2\n", NULL, NULL, "E|timeoutremote|1|expected a number from 1 to 7200" },
+		{ "localmaildirs", "\nbob@b.example:maildir\n", NULL, NULL,
+		    "E|localmaildirs|2|expected USER@DOMAIN:/PATH" },
+		{ "localmaildirs", "b.example:/x\n", NULL, NULL, "E|localmaildirs|1|expected USER@DOMAIN:/PATH" },
+		{ "delaynotice", "4h\n", NULL, NULL, "E|delaynotice|1|expected a number" },
 		{ "bounceformat", "rfc3464\n", NULL, NULL, "E|bounceformat|1|expected `qsbmf` or `dsn`" },
 		{ "localdelivery", "keep\n", NULL, NULL, "E|localdelivery|1|expected `leave` or `bounce`" },
 	};
@@ -627,6 +687,7 @@ main(void)
 		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_anchors),
 		cmocka_unit_test(test_config),
+		cmocka_unit_test(test_maildirs),
 	};
 	int rc = cmocka_run_group_tests(tests, make_dir, remove_dir);
 

@@ -232,7 +232,7 @@ test_table(void **state)
 	assert_int_not_equal(dest_find(&s, UINT32_MAX, "w.example", 6002 + 2 * BACKOFF_FIRST), DEST_OTHER);
 }
 
-/* Back-off: doubled by probes only, up to BACKOFF_MAX; one probe at a time; slowly up again. */
+/* Back-off: doubled by probes only, up to BACKOFF_ROUTE_MAX (that of MX goes further); one probe at a time; slowly up again. */
 static void
 test_down_and_up(void **state)
 {
@@ -268,7 +268,7 @@ test_down_and_up(void **state)
 		/* One that dies is as good as one that found nobody, but has no reason to tell. */
 		assert_int_equal(dest_end(&s, d, 1, i == 3 ? -1 : 0, i == 3 ? "died" : "probe", mono), DEST_WENT_DOWN);
 		assert_string_equal(t->error, "probe");
-		backoff = backoff * 2 < BACKOFF_MAX ? backoff * 2 : BACKOFF_MAX;
+		backoff = backoff * 2 < BACKOFF_ROUTE_MAX ? backoff * 2 : BACKOFF_ROUTE_MAX;
 	}
 	mono = t->until;
 	assert_int_equal(dest_start(&s, d, mono), 1);
@@ -290,6 +290,14 @@ test_down_and_up(void **state)
 	assert_int_equal(dest_may(&s, d, mono), DEST_FULL);
 	assert_int_equal(dest_end(&s, d, 1, 0, "no", mono), DEST_WENT_DOWN);
 	assert_int_equal(dest_may(&s, d, t->until), DEST_GO);
+	d = dest_find(&s, DEST_MX, "dead.example", mono);
+	for (int i = 0; i < 10; i++) {
+		int probe = dest_start(&s, d, mono);
+
+		assert_int_equal(dest_end(&s, d, probe, 0, "no", mono), DEST_WENT_DOWN);
+		mono = s.dest[d].until;
+	}
+	assert_int_equal(s.dest[d].backoff, BACKOFF_MAX);
 }
 
 static void
@@ -330,10 +338,10 @@ test_lists(void **state)
 	}
 	assert_int_equal(s.dest[d].waiting, 5);
 	/* Only where it is down. */
-	sched_expire(&s, NOW + 1000, 900);
+	sched_expire(&s, NOW + 1000, 900, 0);
 	assert_int_equal(s.dest[d].waiting, 5);
 	s.dest[d].down = 1;
-	sched_expire(&s, NOW + 1000, 970);
+	sched_expire(&s, NOW + 1000, 970, 0);
 	assert_int_equal(s.dest[d].waiting, 2);
 	for (int i = 0; i < 3; i++) {
 		m = sched_due(&s, NOW + 1000);
@@ -400,7 +408,7 @@ test_hold(void **state)
 	sched_enlist(&s, m[4], d);
 	assert_int_equal(s.dest[d].waiting, 2);
 	sched_step(&s, NOW, NOW + 1000 * DAY, ignore, NULL);
-	sched_expire(&s, NOW + 1000 * DAY, 1);
+	sched_expire(&s, NOW + 1000 * DAY, 1, 0);
 	sched_all(&s, NOW + 1000 * DAY);
 	for (unsigned n = 0; n < 40 - 14 - 1; n++) {
 		uint32_t got = sched_due(&s, NOW + 1000 * DAY);
@@ -413,6 +421,65 @@ test_hold(void **state)
 	sched_grab(&s, m[2]);
 	sched_at(&s, m[2], NOW);
 	assert_int_equal(sched_due(&s, NOW), m[2]);
+}
+
+/* Late, once each, wherever it waits; not while it is due anyway, nor when it was told, nor while the clock is not set, nor by a step of it. */
+static void
+test_late(void **state)
+{
+	uint32_t m[6], got;
+	unsigned d;
+	struct sched_msg old = { .birth = 0 };
+
+	(void)state;
+	assert_false(sched_late(&old, BUILD_EPOCH - 1, 3600));
+	assert_true(sched_late(&old, BUILD_EPOCH, 3600));
+	assert_false(sched_late(&old, BUILD_EPOCH, 0));
+	old.told = SCHED_TOLD;
+	assert_false(sched_late(&old, BUILD_EPOCH, 3600));
+
+	fresh_table(20);
+	d = dest_find(&s, 0, "", 0);
+	for (unsigned i = 0; i < COUNT(m); i++) {
+		m[i] = sched_add(&s, i + 1, NOW);
+	}
+	sched_at(&s, m[0], NOW + 9000);
+	sched_at(&s, m[1], NOW + 8000);
+	sched_at(&s, m[2], NOW + 3600); /* due at that moment */
+	sched_enlist(&s, m[3], d);
+	s.msg[m[4]].hold = 1;
+	sched_at(&s, m[4], NOW);
+	s.msg[m[5]].told = SCHED_TOLD;
+	sched_at(&s, m[5], NOW + 7000);
+	sched_expire(&s, NOW + 3600, DAY, 3600);
+	assert_int_equal(sched_next(&s), NOW + 3600);
+	assert_int_equal(sched_due(&s, NOW + 3600), m[2]);
+	assert_int_equal(sched_due(&s, NOW + 3600), SCHED_NONE);
+	sched_expire(&s, NOW + 3601, DAY, 0);
+	assert_int_equal(sched_due(&s, NOW + 3601), SCHED_NONE);
+	sched_step(&s, NOW + 3601, NOW + 1000 * DAY, ignore, NULL);
+	sched_step(&s, NOW + 1000 * DAY - 1, NOW + 3600, ignore, NULL);
+	sched_expire(&s, NOW + 3600, DAY, 3600);
+	assert_int_equal(sched_due(&s, NOW + 3600), SCHED_NONE);
+	sched_expire(&s, NOW + 3602, DAY, 3600);
+	got = sched_due(&s, NOW + 3602);
+	assert_true(got == m[0] || got == m[1]);
+	got = m[0] + m[1] - got;
+	assert_int_equal(sched_due(&s, NOW + 3602), got);
+	assert_int_equal(sched_due(&s, NOW + 3602), SCHED_NONE); /* its destination is up: its turn comes */
+	s.dest[d].down = 1;
+	sched_expire(&s, NOW + 3602, DAY, 3600);
+	assert_int_equal(sched_due(&s, NOW + 3602), m[3]);
+	for (unsigned i = 0; i < 4; i += 3) {
+		assert_int_equal(s.msg[m[i]].told, SCHED_ASKED);
+		assert_true(sched_late(&s.msg[m[i]], NOW + 3602, 3600));
+	}
+	sched_at(&s, m[0], NOW + 9000);
+	sched_enlist(&s, m[3], d);
+	sched_expire(&s, NOW + 5000, DAY, 3600);
+	assert_int_equal(sched_due(&s, NOW + 5000), SCHED_NONE);
+	assert_int_equal(s.msg[m[4]].state, SCHED_HELD);
+	assert_int_equal(s.msg[m[4]].told, 0);
 }
 
 int
@@ -429,6 +496,7 @@ main(void)
 		cmocka_unit_test(test_long_error),
 		cmocka_unit_test(test_lists),
 		cmocka_unit_test(test_hold),
+		cmocka_unit_test(test_late),
 	};
 	int rc = cmocka_run_group_tests(tests, NULL, NULL);
 
