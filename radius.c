@@ -613,6 +613,21 @@ radius_trouble_text(enum radius_trouble t)
 	return "";
 }
 
+void
+radius_log_answer(struct log_line *l, const struct radius_conf *rc, const struct radius_answer *a)
+{
+	if (a->server >= 0) {
+		log_fmt(l, "server", "%s:%u", rc->server[a->server].name, rc->server[a->server].port);
+	}
+	log_num(l, "ms", a->ms);
+	if (a->why != NULL) {
+		log_text(l, "reason", a->why);
+	}
+	if (a->message[0] != '\0') {
+		log_str(l, "reply", a->message);
+	}
+}
+
 /*
  * Anybody can try logins, and servers may be down for days: the log gets so many lines about each server in a while, and the number of those
  * left out.

@@ -7,6 +7,7 @@
 #define MAILSTILE_RADIUS_H
 
 #include "control.h"
+#include "log.h"
 #include "share.h"
 
 #include <signal.h>
@@ -60,6 +61,9 @@ struct radius_answer {
  */
 void radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a);
+
+/* What is to be logged of an answer, at the end of a line about the login: who decided, the time, reason and Reply-Message. */
+void radius_log_answer(struct log_line *l, const struct radius_conf *rc, const struct radius_answer *a);
 
 /* For a signal handler: waiting for servers is over, and what they have not said yet counts for nothing. */
 extern volatile sig_atomic_t radius_stop;

@@ -198,17 +198,7 @@ tell(const struct config *conf, const struct caller *c, const struct radius_answ
 	log_mem(&l, "user", c->user, c->user_len);
 	log_str(&l, "mech", "checkpassword");
 	log_str(&l, "result", words[a->result]);
-	if (a->server >= 0) {
-		log_fmt(
-		    &l, "server", "%s:%u", conf->radius.server[a->server].name, conf->radius.server[a->server].port);
-	}
-	log_num(&l, "ms", a->ms);
-	if (a->why != NULL) {
-		log_text(&l, "reason", a->why);
-	}
-	if (a->message[0] != '\0') {
-		log_str(&l, "reply", a->message);
-	}
+	radius_log_answer(&l, &conf->radius, a);
 	log_end(&l);
 }
 

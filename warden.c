@@ -180,18 +180,7 @@ log_auth(const struct warden *w, const struct msg_auth *m, const struct radius_a
 	log_mem(&l, "user", m->user, m->user_len);
 	log_str(&l, "mech", m->mechanism == SASL_LOGIN ? "LOGIN" : "PLAIN");
 	log_str(&l, "result", result);
-	if (a->server >= 0) {
-		const struct radius_server *s = &w->house->config->radius.server[a->server];
-
-		log_fmt(&l, "server", "%s:%u", s->name, s->port);
-	}
-	log_num(&l, "ms", a->ms);
-	if (a->why != NULL) {
-		log_text(&l, "reason", a->why);
-	}
-	if (a->message[0] != '\0') {
-		log_str(&l, "reply", a->message);
-	}
+	radius_log_answer(&l, &w->house->config->radius, a);
 	log_end(&l);
 }
 
