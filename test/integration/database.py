@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 
+import radius
 import tools
 
 SECRET = "sQl-pEnny-stile-0123456789"
@@ -142,8 +143,10 @@ def free_pair():
             continue
 
 
-class SqlRadius:
+class SqlRadius(radius.Daemon):
     """FreeRADIUS with the shipped files; only where it listens and where the database is are our own."""
+
+    new_session = True
 
     def __init__(self, work, database, name="sqlraddb"):
         self.dir = os.path.join(work, name)
@@ -159,7 +162,6 @@ class SqlRadius:
         tools.write(os.path.join(self.dir, "client/dictionary"), "$INCLUDE /usr/share/freeradius/dictionary\n$INCLUDE %s/dictionary.mailstile\n" % CONTRIB)
         tools.write(os.path.join(self.dir, "radiusd.conf"), RADDB % {"dir": self.dir, "secret": SECRET})
         self.log = os.path.join(self.dir, "out")
-        self.process = None
         self.start()
 
     def _copy(self, name, *words):
@@ -168,21 +170,6 @@ class SqlRadius:
             assert old in text
             text = text.replace(old, new)
         tools.write(os.path.join(self.dir, name), text)
-
-    def start(self):
-        with open(self.log, "wb") as out:
-            self.process = subprocess.Popen(["freeradius", "-f", "-l", "stdout", "-d", self.dir], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                            start_new_session=True)
-        tools.poll(self._ready, "FreeRADIUS")
-
-    def _ready(self):
-        text = tools.read(self.log)
-        assert self.process.poll() is None, text.decode("utf-8", "replace")
-        return b"Ready to process requests" in text
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait(20)
 
     def radclient(self, kind, attributes, tries=1, timeout=3):
         """{name: value} of the reply, with its code under "code"; None when there was none."""

@@ -48,7 +48,29 @@ def users_file():
     return "".join(out)
 
 
-class FreeRadius:
+class Daemon:
+    """A FreeRADIUS in self.dir, with its output in self.log."""
+
+    new_session = False
+    process = None
+
+    def start(self):
+        with open(self.log, "wb") as out:
+            self.process = subprocess.Popen(["freeradius", "-f", "-l", "stdout", "-d", self.dir],
+                                            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=self.new_session)
+        tools.poll(self._ready, "FreeRADIUS")
+
+    def _ready(self):
+        text = tools.read(self.log)
+        assert self.process.poll() is None, text.decode("utf-8", "replace")
+        return b"Ready to process requests" in text
+
+    def stop(self):
+        self.process.kill()  # asked to end, it takes some seconds
+        self.process.wait(20)
+
+
+class FreeRadius(Daemon):
     """FreeRADIUS in a directory of its own: `port` signs its replies, `unsigned` is a server older than 2024."""
 
     def __init__(self, work, name="raddb"):
@@ -63,21 +85,6 @@ class FreeRadius:
         tools.write(os.path.join(self.dir, "users"), users_file())
         self.log = os.path.join(self.dir, "out")
         self.start()
-
-    def start(self):
-        with open(self.log, "wb") as out:
-            self.process = subprocess.Popen(["freeradius", "-f", "-l", "stdout", "-d", self.dir],
-                                            stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        tools.poll(self._ready, "FreeRADIUS")
-
-    def _ready(self):
-        text = tools.read(self.log)
-        assert self.process.poll() is None, text.decode("utf-8", "replace")
-        return b"Ready to process requests" in text
-
-    def stop(self):
-        self.process.kill()  # asked to end, it takes some seconds
-        self.process.wait(20)
 
     def requests(self, calling=None):
         """What arrived, as a list of {attribute: value}; only from one Calling-Station-Id if given."""
