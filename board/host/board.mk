@@ -4,7 +4,7 @@
 #   PACKAGES     Debian packages of the compiler      LIBGCC      libgcc.a, where the compiler's own does not fit
 #   MUSL_INC, MUSL_LIB   where musl is; without them it is built from source into build/BOARD/musl
 #   KERNEL_INC   directories of kernel headers (for seccomp); only these are visible beside musl's
-#   SIZE_BUDGET  largest stripped binary, in octets, of what serves and delivers (TOOLS=0 BOUNCE_DSN=0 RADCHECKPASSWORD=0 DELAY_NOTICE=0 LOCAL_MAILDIRS_MAX=0); SIZE_BUDGET_TOOLS: with all of it
+#   SIZE_BUDGET  largest stripped binary, in octets, of what serves and delivers (BARE in test/test.mk at 0); SIZE_BUDGET_TOOLS: with all of it
 CROSS :=
 ARCHFLAGS :=
 PACKAGES :=
