@@ -204,8 +204,9 @@ strip(uint8_t *p, size_t len, const uint8_t *request, const char *secret)
 	return out;
 }
 
-enum radius_trouble
-radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok, int *service)
+/* Does the reply prove to come from a holder of the secret? *len is cut to what it says itself. */
+static enum radius_trouble
+verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok)
 {
 	uint8_t mac[16], sent_auth[16], sent_mac[16];
 	uint8_t *ma;
@@ -241,9 +242,78 @@ radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secre
 			return RADIUS_WRONG_SECRET;
 		}
 	}
-	*service = service_type(p, l);
-	*len = strip(p, l, request, secret);
+	*len = l;
 	return RADIUS_OK;
+}
+
+#if RADIUS_KEEPS
+
+static void
+keep_one(struct radius_kept *k, const uint8_t *attribute)
+{
+	size_t l = attribute[1];
+
+	if (l > sizeof k->attributes - k->len) {
+		k->lost = 1;
+		return;
+	}
+	memcpy(k->attributes + k->len, attribute, l);
+	k->len = (uint16_t)(k->len + l);
+}
+
+/* Is this a Vendor-Specific of ours? One too short to say whose it is belongs to nobody (RFC 2865 5.26). */
+static int
+is_ours(const uint8_t *attribute)
+{
+	return attribute[0] == PW_VENDOR_SPECIFIC && attribute[1] >= 6 &&
+	    ((uint32_t)attribute[2] << 24 | (uint32_t)attribute[3] << 16 | (uint32_t)attribute[4] << 8 |
+		attribute[5]) == VENDOR_ID;
+}
+
+#endif
+
+/* What others want of a reply that has been verified. */
+static void
+keep(struct radius_answer *a, const uint8_t *p, size_t len)
+{
+#if RADIUS_KEEPS
+	a->class.len = a->class.lost = a->policy.len = a->policy.lost = 0;
+	for (size_t i = HEADER; p[0] == PW_ACCESS_ACCEPT && i < len; i += p[i + 1]) {
+		if (p[i] == PW_CLASS) {
+			keep_one(&a->class, p + i);
+		} else if (p[i] == PW_FILTER_ID || p[i] == PW_SESSION_TIMEOUT || p[i] == PW_IDLE_TIMEOUT ||
+		    p[i] == PW_PORT_LIMIT || is_ours(p + i)) {
+			keep_one(&a->policy, p + i);
+		}
+	}
+#else
+	(void)a;
+	(void)p;
+	(void)len;
+#endif
+}
+
+/* radius_verify(); what others want of a good reply goes to `a`, unless that is NULL. */
+static enum radius_trouble
+take_reply(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok, int *service,
+    struct radius_answer *a)
+{
+	enum radius_trouble t = verify(p, len, request, secret, unsigned_ok);
+
+	if (t == RADIUS_OK) {
+		if (a != NULL) {
+			keep(a, p, *len);
+		}
+		*service = service_type(p, *len);
+		*len = strip(p, *len, request, secret);
+	}
+	return t;
+}
+
+enum radius_trouble
+radius_verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok, int *service)
+{
+	return take_reply(p, len, request, secret, unsigned_ok, service, NULL);
 }
 
 /* ---- the exchange ---- */
@@ -276,8 +346,8 @@ await_reply(struct transport *t, int64_t until)
 			continue;
 		}
 		t->reply_len = (size_t)n;
-		switch (radius_verify(
-		    t->reply, &t->reply_len, t->request, t->secret, t->server->unsigned_ok, &t->service)) {
+		switch (take_reply(
+		    t->reply, &t->reply_len, t->request, t->secret, t->server->unsigned_ok, &t->service, t->a)) {
 		case RADIUS_OK:
 			return 1;
 		case RADIUS_WRONG_SECRET:

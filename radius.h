@@ -41,6 +41,14 @@ enum radius_trouble {
 	RADIUS_NO_SERVERS    /* radius.conf is missing, empty or bad */
 };
 
+/* Attributes of an accept as they came: type, length, value, one behind the other. `lost`: there was no room for all of them. */
+#define RADIUS_KEPT_MAX 512
+struct radius_kept {
+	uint16_t len;
+	uint16_t lost;
+	uint8_t attributes[RADIUS_KEPT_MAX];
+};
+
 struct radius_answer {
 	enum radius_result result;
 	enum radius_trouble trouble;
@@ -52,6 +60,11 @@ struct radius_answer {
 	unsigned sent;     /* packets sent */
 	int64_t ms;        /* time taken */
 	char message[128]; /* Reply-Message, not yet escaped */
+#if RADIUS_KEEPS
+	struct radius_kept class; /* Class, to be sent back in accounting (RFC 2865 5.25) */
+	struct radius_kept
+	    policy; /* Filter-Id, Session-Timeout, Idle-Timeout, Port-Limit, and Vendor-Specific of VENDOR_ID */
+#endif
 };
 
 /*

@@ -48,6 +48,8 @@ struct responder {
 	const char *program, *secret, *message;
 	const char *service; /* value of Service-Type in accepts, NULL = none */
 	size_t service_len;
+	const uint8_t *more; /* attributes of accepts and rejects, as they go into the packet */
+	size_t more_len;
 	int v6, fd, stop[2];
 	uint16_t port;
 	pthread_t thread;
@@ -76,6 +78,9 @@ answer(const struct responder *r, int what, const struct sockaddr *to, socklen_t
 	}
 	if (r->message != NULL) {
 		pkt_text(&k, 18, r->message);
+	}
+	for (size_t i = 0; i < r->more_len; i += r->more[i + 1]) {
+		pkt_attr(&k, r->more[i], r->more + i + 2, r->more[i + 1] - 2U);
 	}
 	if (what == 'm') {
 		pkt_attr(&k, MA, "0123456789abcdef", 16);

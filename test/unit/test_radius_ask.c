@@ -125,6 +125,75 @@ test_request(void **state)
 	assert_memory_not_equal(servers[0].req[0] + 4, servers[0].req[1] + 4, 16);
 }
 
+#if RADIUS_KEEPS
+
+/* Class and what limits a login come out of an accept as they were, and out of nothing else. */
+static void
+test_kept(void **state)
+{
+	static const uint8_t more[] =
+	    "\x19\x05"
+	    "abc" /* Class */
+	    "\x0b\x0c"
+	    "mail:day=2"                                               /* Filter-Id */
+	    "\x1a\x0c\0\0\xff\xfa\x01\x06\0\0\0\x07"                   /* ours */
+	    "\x1a\x0c\0\0\xff\xfb\x01\x06\0\0\0\x07"                   /* another vendor's */
+	    "\x1a\x05\0\0\xff"                                         /* nobody's */
+	    "\x0d\x06\0\0\0\x01"                                       /* Framed-Compression */
+	    "\x1b\x06\0\0\x02\x58\x1c\x06\0\0\0\x3c\x3e\x06\0\0\0\x02" /* timeouts, Port-Limit */
+	    "\x19\x03\0";                                              /* Class again */
+	static const uint8_t policy[] = "\x0b\x0c"
+					"mail:day=2"
+					"\x1a\x0c\0\0\xff\xfa\x01\x06\0\0\0\x07"
+					"\x1b\x06\0\0\x02\x58\x1c\x06\0\0\0\x3c\x3e\x06\0\0\0\x02";
+	uint8_t many[3 * 255];
+	struct radius_answer a;
+
+	(void)state;
+	servers[0].more = more;
+	servers[0].more_len = sizeof more - 1;
+	start("wa|mr|r|", NULL);
+	a = ask();
+	assert_int_equal(a.result, RADIUS_ACCEPT);
+	assert_int_equal(a.class.len, 8);
+	assert_memory_equal(a.class.attributes,
+	    "\x19\x05"
+	    "abc\x19\x03",
+	    8);
+	assert_int_equal(a.policy.len, sizeof policy - 1);
+	assert_memory_equal(a.policy.attributes, policy, sizeof policy - 1);
+	assert_int_equal(a.class.lost + a.policy.lost, 0);
+	for (int i = 0; i < 2; i++) {
+		a = ask();
+		assert_int_equal(a.result, RADIUS_REJECT);
+		assert_int_equal(a.class.len + a.class.lost + a.policy.len + a.policy.lost, 0);
+	}
+	stop();
+	/* What there is no room for is left out whole, and that is told. */
+	for (unsigned i = 0; i < 3; i++) {
+		memset(many + i * 255U, 'a' + (int)i, 255);
+		many[i * 255U] = i == 2 ? 25 : 11;
+		many[i * 255U + 1] = 255;
+	}
+	clear(state);
+	servers[0].more = many;
+	servers[0].more_len = sizeof many;
+	start("a|a|", NULL);
+	a = ask();
+	assert_int_equal(a.policy.len, 510);
+	assert_int_equal(a.policy.lost + a.class.lost, 0);
+	assert_int_equal(a.class.len, 255);
+	many[510] = 11;
+	a = ask();
+	assert_int_equal(a.policy.len, 510);
+	assert_int_equal(a.policy.lost, 1);
+	assert_memory_equal(a.policy.attributes, many, 510);
+	assert_int_equal(a.class.len, 0);
+	stop();
+}
+
+#endif
+
 static void
 test_passwords(void **state)
 {
@@ -513,6 +582,9 @@ main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_request, clear),
+#if RADIUS_KEEPS
+		cmocka_unit_test_setup(test_kept, clear),
+#endif
 		cmocka_unit_test_setup(test_passwords, clear),
 		cmocka_unit_test_setup(test_outcomes, clear),
 		cmocka_unit_test_setup(test_no_memory, clear),
