@@ -337,6 +337,44 @@ _Static_assert(RADIUS_SERVICE_CHECK >= 0 && RADIUS_SERVICE_CHECK <= 2, "RADIUS_S
 #endif
 _Static_assert(VENDOR_ID >= 1 && VENDOR_ID <= 16777215, "VENDOR_ID: 1..16777215");
 
+/* ---- Limits for each login: see ACCOUNTS, control/userlimits, and what RADIUS may say ------------------------------------------ */
+
+/* LIMIT_DAY, LIMIT_RCPT: messages and recipients a day, LIMIT_RATE: messages a minute, LIMIT_SESSIONS: sessions at once, of a login that nothing else is
+ * said of. Default 0: no limit. (The qmail-esmtpd set-ups had 50 messages a day.) */
+#ifndef LIMIT_DAY
+#define LIMIT_DAY 0
+#endif
+#ifndef LIMIT_RCPT
+#define LIMIT_RCPT 0
+#endif
+#ifndef LIMIT_RATE
+#define LIMIT_RATE 0
+#endif
+#ifndef LIMIT_SESSIONS
+#define LIMIT_SESSIONS 0
+#endif
+_Static_assert(LIMIT_DAY >= 0 && LIMIT_RCPT >= 0 && LIMIT_RATE >= 0 && LIMIT_SESSIONS >= 0, "LIMIT_*: 0 or more");
+
+/* USERS_FILE: the counts, a file of its own in a directory that is made when it is missing; without a slash in front it is below HOME_DIR, and
+ * never in the queue. Default mailstile/users. */
+#ifndef USERS_FILE
+#define USERS_FILE "mailstile/users"
+#endif
+
+/* USERS_MAX: logins that are counted, when that file is made. Default 4096, range 16-65536; half as many can use it without a care. Costs 512
+ * octets on the disk for each that has ever sent. Beyond: the place of one that has not sent today; without one, 451. */
+#ifndef USERS_MAX
+#define USERS_MAX 4096
+#endif
+_Static_assert(USERS_MAX >= 16 && USERS_MAX <= 65536, "USERS_MAX: 16..65536");
+
+/* USERS_FLUSH_SECONDS: counts are made safe from a power cut so often; 0, the default, is with each message of a login that has a limit a day.
+ * Range 0-3600. More is easier on flash, and a power cut may forget as much. */
+#ifndef USERS_FLUSH_SECONDS
+#define USERS_FLUSH_SECONDS 0
+#endif
+_Static_assert(USERS_FLUSH_SECONDS >= 0 && USERS_FLUSH_SECONDS <= 3600, "USERS_FLUSH_SECONDS: 0..3600");
+
 /* ---- TLS ------------------------------------------------------------------------------------------------------------------ */
 
 /* TLS_CACHE_MAX: sessions kept for resumption, shared by all. Default 256, range 0-65536. Costs 128 octets each. */

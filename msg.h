@@ -45,6 +45,16 @@ enum verdict {
 	V_NO_SPACE,
 	V_NO_CLOCK,
 	V_SPOOL_ERROR,
+	/* a login's limits */
+	V_AUTH_POLICY,    /* what RADIUS or userlimits say of it is not understood */
+	V_LIMIT_SESSIONS, /* it has too many already */
+	V_LIMIT_DAY,
+	V_LIMIT_RCPT,
+	V_LIMIT_RATE,
+	V_BLOCKED,
+	V_MAY_NOT_SEND, /* relay=no */
+	V_NOT_HIS_SENDER,
+	V_NO_COUNTS, /* they cannot be read or written */
 	V_SKIPPED, /* a request before it in the same batch was refused, and it depends on that */
 	V_COUNT
 };
