@@ -241,23 +241,22 @@ delay_refusal(const struct warden *w)
 	sleep_ms((unsigned)AUTH_FAIL_DELAY_MS << (fails > 4 ? 3 : fails - 1));
 }
 
-/* What comes of a login, into *a: from the RADIUS server, when it is this one's turn to ask. */
-static void
+/* What comes of a login, into *a: from the RADIUS server, when it is this one's turn to ask. -1: it will not be soon enough. */
+static int
 try_login(struct warden *w, struct msg_auth *m, struct radius_answer *a)
 {
 	int ms;
 
 	if (!parse_login_ok(m->user, m->user_len, m->pass, m->pass_len)) {
 		a->why = "name or password is empty, too long or not text";
-		return;
+		return 0;
 	}
 	m->user[m->user_len] = '\0';
 	ms = guess_wait(w->house->share, m->user, &w->session->client);
 	if (ms == -1) {
 		a->result = RADIUS_LATER;
-		a->why = "others guess at this account, and too many wait for their turn";
-		w->auth_fails++;
-		return;
+		a->why = "strangers guess at this account, and too many wait for their turn";
+		return -1;
 	}
 	sleep_ms((unsigned)ms);
 	if (!radius_stop) {
@@ -268,6 +267,7 @@ try_login(struct warden *w, struct msg_auth *m, struct radius_answer *a)
 	} else if (a->result == RADIUS_REJECT && !radius_stop) {
 		guess_failed(w->house->share, m->user, &w->session->client);
 	}
+	return 0;
 }
 
 static int
@@ -276,12 +276,13 @@ on_auth(struct warden *w, union msg_any *any)
 	struct msg_auth *m = &any->auth;
 	struct radius_answer a = { .result = RADIUS_REJECT, .server = -1, .service = -1 };
 	enum verdict v;
+	int asked;
 
 	if (m->user_len >= sizeof m->user || m->pass_len >= sizeof m->pass || w->loggedin ||
 	    w->auth_fails >= AUTH_TRIES_MAX || (w->info.profile == PROFILE_INSIDE && !AUTH_PLAINTEXT_INSIDE)) {
 		return -1;
 	}
-	try_login(w, m, &a);
+	asked = try_login(w, m, &a) == 0;
 	explicit_bzero(m->pass, sizeof m->pass);
 	if (radius_stop) {
 		return -1;
@@ -306,7 +307,8 @@ on_auth(struct warden *w, union msg_any *any)
 		delay_refusal(w);
 		break;
 	default:
-		v = V_AUTH_LATER;
+		v = asked ? V_AUTH_LATER : V_AUTH_TURN;
+		w->auth_fails += !asked;
 		log_auth(w, m, &a, "later");
 		count(w, COUNT_LOGIN_LATER, 1);
 		break;
