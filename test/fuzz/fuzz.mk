@@ -33,7 +33,7 @@ override WARN_GCC := -Wno-sign-conversion
 endif
 
 # Small limits are reached by small inputs; nobody waits for a refusal here; a plain session must be able to log in.
-override CPPFLAGS += -DAUTH_PLAINTEXT_INSIDE=1 -DAUTH_FAIL_DELAY_MS=0 -DGUESS_WAIT_SECONDS=0 -DSMTP_RCPT_MAX=100 -DSMTP_COMMAND_MAX=1024 \
+override CPPFLAGS += -DAUTH_PLAINTEXT_INSIDE=1 -DAUTH_FAIL_DELAY_MS=0 -DSMTP_RCPT_MAX=100 -DSMTP_COMMAND_MAX=1024 \
 	-DBODY_BUFFER=4096 -DHOPS_MAX=10 -DREMOTE_BLOCK=16
 
 include Makefile
