@@ -47,6 +47,16 @@ secret_inherit(struct secrets *s, int fork_it)
 	return madvise(s, sizeof *s, fork_it ? MADV_DOFORK : MADV_DONTFORK);
 }
 
+#if ACCOUNTING
+void
+secret_keep_radius(struct secrets *s)
+{
+	explicit_bzero(s, offsetof(struct secrets, radius));
+	explicit_bzero((char *)s + offsetof(struct secrets, radius) + sizeof s->radius,
+	    sizeof *s - offsetof(struct secrets, radius) - sizeof s->radius);
+}
+#endif
+
 #if RELAY
 
 void

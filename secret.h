@@ -44,6 +44,8 @@ int secret_inherit(struct secrets *s, int fork_it);
 /* Wipe all but the passwords for relays, which is what a process that delivers needs; or these, which a warden does not need. */
 void secret_keep_relay(struct secrets *s);
 void secret_drop_relay(struct secrets *s);
+/* Wipe all but those of RADIUS servers: the accountant. */
+void secret_keep_radius(struct secrets *s);
 
 /* Before the scratch parts (skey to der) are used: keep them from being swapped out, where the system allows it. */
 void secret_scratch_begin(struct secrets *s);

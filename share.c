@@ -61,6 +61,7 @@ share_open(int fd)
 		s->magic = SHARE_MAGIC;
 		s->size = sizeof *s;
 		s->started = mono_ms();
+		random_bytes(&s->run, sizeof s->run);
 	} else if (s->magic != SHARE_MAGIC || s->size != sizeof *s) {
 		munmap(s, sizeof *s);
 		errno = EINVAL;

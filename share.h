@@ -65,6 +65,7 @@ struct share {
 	uint32_t magic;
 	uint32_t size;
 	int64_t started;
+	uint32_t run; /* another number each time main starts, but not when it starts itself over */
 	_Atomic uint32_t count[COUNTS];
 	_Atomic uint32_t lines; /* ever written */
 	struct share_line line[CTL_LINES_MAX];
