@@ -74,6 +74,12 @@ struct config {
 	struct radius_conf radius;
 	struct cert_chain chain;
 	struct secrets *secrets;
+#if ACCOUNTS
+	char *userlimits;                /* the file's text, or NULL; see limits.h */
+	int32_t zone;                    /* seconds that the day begins before UTC's */
+	int accounts_bad;                /* one of these two is no good: every login is put off */
+	char alertto[SMTP_PATH_MAX + 1]; /* or empty */
+#endif
 #if RELAY
 	struct relay_conf relay; /* relay.on only where the spool is a queue */
 #endif
