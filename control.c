@@ -528,21 +528,28 @@ parse_zone(const char *s, int32_t *seconds)
 	return 0;
 }
 
+int
+control_zone(const char *home, int32_t *seconds, struct diag *d)
+{
+	char path[512], line[8] = "+0000";
+
+	if (ctl_line(home, "timezone", line, sizeof line, d) != -1 && parse_zone(line, seconds) == 0) {
+		return 0;
+	}
+	diag_put(d, DIAG_ERROR, ctl_path(home, "timezone", path, sizeof path), 1,
+	    "expected +HHMM or -HHMM, the offset to UTC, as in +0100");
+	return -1;
+}
+
 static void
 load_accounts(struct config *c, struct diag *d)
 {
-	char path[512], line[32] = "+0000";
+	char path[512];
 
-	if (ctl_read(c->home, "userlimits", &c->userlimits, d) == CTL_BAD) {
-		c->accounts_bad = 1;
-	}
 	ctl_path(c->home, "userlimits", path, sizeof path);
-	if (c->userlimits != NULL && limits_check(c->userlimits, d, path) == -1) {
-		c->accounts_bad = 1;
-	}
-	ctl_path(c->home, "timezone", path, sizeof path);
-	if (ctl_line(c->home, "timezone", line, sizeof line, d) == -1 || parse_zone(line, &c->zone) == -1) {
-		diag_put(d, DIAG_ERROR, path, 1, "expected +HHMM or -HHMM, the offset to UTC, as in +0100");
+	c->accounts_bad = control_zone(c->home, &c->zone, d) == -1;
+	if (ctl_read(c->home, "userlimits", &c->userlimits, d) == CTL_BAD ||
+	    (c->userlimits != NULL && limits_check(c->userlimits, d, path) == -1)) {
 		c->accounts_bad = 1;
 	}
 	if (c->accounts_bad) {

@@ -103,6 +103,9 @@ struct config *config_load_radius(const char *home, struct diag *d);
  */
 int config_first_certificate(struct config *c, struct diag *d);
 
+/* control/timezone, in seconds; 0 without it. 0, or -1 with the fault given to `d`. */
+int control_zone(const char *home, int32_t *seconds, struct diag *d);
+
 /* "submission", "submissions", "smtp", "inside". */
 const char *profile_name(enum profile p);
 
