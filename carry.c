@@ -16,6 +16,7 @@
 #include "secret.h"
 #include "slots.h"
 #include "str.h"
+#include "users.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -138,6 +139,7 @@ begin(const struct house *h, enum part part, const int clean[2], const int deliv
 	log_keep(NULL);
 	nursery_forget();
 	close(share_fd());
+	users_close();
 	if (part == REMOTES) {
 		secret_keep_relay(h->config->secrets);
 	}

@@ -7,6 +7,8 @@
  */
 #include "control.h"
 
+#include "limits.h"
+#include "policy.h"
 #include "str.h"
 
 #include <errno.h>
@@ -511,6 +513,58 @@ load_relay(struct config *c, struct diag *d)
 #endif
 }
 
+#if ACCOUNTS
+
+/* +HHMM or -HHMM, as in a Date field. */
+static int
+parse_zone(const char *s, int32_t *seconds)
+{
+	uint64_t n;
+
+	if ((s[0] != '+' && s[0] != '-') || strlen(s) != 5 || parse_u64(s + 1, 4, 1400, &n) == -1 || n % 100 > 59) {
+		return -1;
+	}
+	*seconds = (int32_t)(n / 100 * 3600 + n % 100 * 60) * (s[0] == '-' ? -1 : 1);
+	return 0;
+}
+
+int
+control_zone(const char *home, int32_t *seconds, struct diag *d)
+{
+	char path[512], line[8] = "+0000";
+
+	if (ctl_line(home, "timezone", line, sizeof line, d) != -1 && parse_zone(line, seconds) == 0) {
+		return 0;
+	}
+	diag_put(d, DIAG_ERROR, ctl_path(home, "timezone", path, sizeof path), 1,
+	    "expected +HHMM or -HHMM, the offset to UTC, as in +0100");
+	return -1;
+}
+
+static void
+load_accounts(struct config *c, struct diag *d)
+{
+	char path[512];
+
+	ctl_path(c->home, "userlimits", path, sizeof path);
+	c->accounts_bad = control_zone(c->home, &c->zone, d) == -1;
+	if (ctl_read(c->home, "userlimits", &c->userlimits, d) == CTL_BAD ||
+	    (c->userlimits != NULL && limits_check(c->userlimits, d, path) == -1)) {
+		c->accounts_bad = 1;
+	}
+	if (c->accounts_bad) {
+		diag_put(d, DIAG_ERROR, path, 0, "with this or with userlimits as it is nobody can log in");
+	}
+	ctl_path(c->home, "alertto", path, sizeof path);
+	if (ctl_line(c->home, "alertto", c->alertto, sizeof c->alertto, d) == -1 ||
+	    (c->alertto[0] != '\0' && (!policy_qualified(c->alertto) || strpbrk(c->alertto, " \t<>") != NULL))) {
+		diag_put(d, DIAG_ERROR, path, 1, "expected USER@DOMAIN; nobody is told when a login meets its limit");
+		c->alertto[0] = '\0';
+	}
+}
+
+#endif
+
 static struct config *
 config_new(const char *home, struct diag *d)
 {
@@ -566,6 +620,9 @@ config_load(const char *home, struct diag *d)
 		load_certificate(c, d);
 	}
 	load_relay(c, d);
+#if ACCOUNTS
+	load_accounts(c, d);
+#endif
 	if (fatal) {
 		config_free(c);
 		return NULL;
@@ -585,6 +642,9 @@ config_free(struct config *c)
 	cdb_close(&c->rules);
 #if RELAY
 	relay_conf_free(&c->relay);
+#endif
+#if ACCOUNTS
+	free(c->userlimits);
 #endif
 	free(c->relayclients);
 	names_free(&c->rcpthosts);

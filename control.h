@@ -74,6 +74,12 @@ struct config {
 	struct radius_conf radius;
 	struct cert_chain chain;
 	struct secrets *secrets;
+#if ACCOUNTS
+	char *userlimits;                /* the file's text, or NULL; see limits.h */
+	int32_t zone;                    /* seconds that the day begins before UTC's */
+	int accounts_bad;                /* one of these two is no good: every login is put off */
+	char alertto[SMTP_PATH_MAX + 1]; /* or empty */
+#endif
 #if RELAY
 	struct relay_conf relay; /* relay.on only where the spool is a queue */
 #endif
@@ -96,6 +102,9 @@ struct config *config_load_radius(const char *home, struct diag *d);
  * the owner of the control directory. 0 when there was nothing to do or it worked, -1 otherwise (findings in `d`).
  */
 int config_first_certificate(struct config *c, struct diag *d);
+
+/* control/timezone, in seconds; 0 without it. 0, or -1 with the fault given to `d`. */
+int control_zone(const char *home, int32_t *seconds, struct diag *d);
 
 /* "submission", "submissions", "smtp", "inside". */
 const char *profile_name(enum profile p);

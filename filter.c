@@ -221,6 +221,10 @@ static const int net_calls[] = {
 /* radcli's transport signals itself. */
 static const int warden_calls[] = {
 	SYS_eventfd2,
+#if ACCOUNTS
+	SYS_pwrite64,
+	SYS_fdatasync,
+#endif
 };
 
 /* Directories are read, recipients marked, times set, deliveries given away. */

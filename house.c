@@ -6,6 +6,7 @@
 #include "log.h"
 #include "radius.h"
 #include "str.h"
+#include "users.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -109,6 +110,19 @@ open_spool(const struct config *c, uid_t uid, struct spool *s, int *dirfd, struc
 	return 0;
 }
 
+/* The counts. That they cannot be had is told, and then refuses each login. */
+static void
+open_users(const struct house *h, struct diag *d)
+{
+#if ACCOUNTS
+	users_zone(h->config->zone);
+	users_open(h->config->home, h->ids.root, h->ids.spool_uid, h->ids.spool_gid, d);
+#else
+	(void)h;
+	(void)d;
+#endif
+}
+
 static void
 warn(struct diag *d, const struct house *h)
 {
@@ -151,6 +165,7 @@ house_open(struct house *h, const char *home, struct diag *d)
 	}
 	/* Failing this only means no TLS, which has been told; logins are then not offered. */
 	config_first_certificate(h->config, d);
+	open_users(h, d);
 	warn(d, h);
 	return 0;
 }
@@ -172,5 +187,6 @@ house_reload(struct house *h, struct diag *d)
 	h->config = c;
 	h->spool = s;
 	h->spool_dir = dirfd;
+	open_users(h, d);
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include "queue.h"
 #include "server.h"
 #include "str.h"
+#include "users.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -21,7 +22,9 @@ version_main(int argc, char **argv)
 	return 0;
 }
 
-#if TOOLS
+#if TOOLS && ACCOUNTS
+#define APPLETS "queue | status | users | "
+#elif TOOLS
 #define APPLETS "queue | status | "
 #else
 #define APPLETS ""
@@ -45,6 +48,9 @@ static const struct applet {
 #if TOOLS
 	{ "queue", queue_main },
 	{ "status", status_main },
+#if ACCOUNTS
+	{ "users", users_main },
+#endif
 #endif
 #if RADCHECKPASSWORD
 	{ "radcheckpassword", radcheckpassword_main },

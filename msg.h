@@ -46,7 +46,7 @@ enum verdict {
 	V_NO_SPACE,
 	V_NO_CLOCK,
 	V_SPOOL_ERROR,
-	/* a login's limits */
+#if ACCOUNTS
 	V_AUTH_POLICY,    /* what RADIUS or userlimits say of it is not understood */
 	V_LIMIT_SESSIONS, /* it has too many already */
 	V_LIMIT_DAY,
@@ -56,6 +56,7 @@ enum verdict {
 	V_MAY_NOT_SEND, /* relay=no */
 	V_NOT_HIS_SENDER,
 	V_NO_COUNTS, /* they cannot be read or written */
+#endif
 	V_SKIPPED, /* a request before it in the same batch was refused, and it depends on that */
 	V_COUNT
 };

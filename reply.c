@@ -28,6 +28,17 @@ static const char *const texts[R_COUNT] = {
 	[R_NO_SPACE] = "452 4.3.1 no space for mail, try again later",
 	[R_NO_CLOCK] = "451 4.3.0 the clock is not set yet, try again later",
 	[R_SPOOL_ERROR] = "451 4.3.0 the message cannot be stored, try again later",
+#if ACCOUNTS
+	[R_AUTH_POLICY] = "454 4.7.0 this account is not set up properly, ask your provider",
+	[R_LIMIT_SESSIONS] = "454 4.7.0 this login is in use too often, close other programs or try again later",
+	[R_LIMIT_DAY] = "450 4.7.1 no more messages today, it goes on at midnight",
+	[R_LIMIT_RCPT] = "450 4.7.1 no more recipients today, it goes on at midnight",
+	[R_LIMIT_RATE] = "450 4.7.1 too many messages at a time, it goes on in a minute",
+	[R_BLOCKED] = "550 5.7.1 this account is blocked, ask your provider",
+	[R_MAY_NOT_SEND] = "550 5.7.1 this account may not send mail",
+	[R_NOT_HIS_SENDER] = "550 5.7.1 this account may not use this sender",
+	[R_NO_COUNTS] = "451 4.3.0 messages cannot be counted now, try again later",
+#endif
 	[R_UNKNOWN] = "500 5.5.1 unknown command",
 	[R_NOT_IMPLEMENTED] = "502 5.5.1 command not implemented",
 	[R_LINE_LONG] = "500 5.5.2 line too long",

@@ -3,6 +3,8 @@
 #ifndef MAILSTILE_REPLY_H
 #define MAILSTILE_REPLY_H
 
+#include "config.h"
+
 enum reply {
 	R_NONE, /* already sent */
 	R_DONE, /* not R_OK: <unistd.h> has a macro of that name */
@@ -29,6 +31,17 @@ enum reply {
 	R_NO_SPACE,
 	R_NO_CLOCK,
 	R_SPOOL_ERROR,
+#if ACCOUNTS
+	R_AUTH_POLICY,
+	R_LIMIT_SESSIONS,
+	R_LIMIT_DAY,
+	R_LIMIT_RCPT,
+	R_LIMIT_RATE,
+	R_BLOCKED,
+	R_MAY_NOT_SEND,
+	R_NOT_HIS_SENDER,
+	R_NO_COUNTS,
+#endif
 	/* syntax and sequence */
 	R_UNKNOWN,
 	R_NOT_IMPLEMENTED,

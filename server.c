@@ -19,6 +19,7 @@
 #include "radius.h"
 #include "slots.h"
 #include "str.h"
+#include "users.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -182,6 +183,7 @@ start_resolver(void)
 		}
 		nursery_forget();
 		close(share_fd());
+		users_close();
 		priv_drop(&server.house.ids, PRIV_RESOLVER, -1);
 		alarm(60);
 		rc_all = radius_resolve(rc, &a);

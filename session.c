@@ -168,11 +168,16 @@ serve(struct warden *w)
 	static uint8_t m[BATCH_OCTETS + 1];
 	struct log_line l;
 
-	while (!warden_stop) {
-		/* No deadline here: main ends sessions that last too long, and under inetd an alarm does. */
-		long n = msg_recv(w->sock, m, sizeof m, NULL, -1);
+	for (int heard = 0; !warden_stop; heard = 1) {
+		/* No other deadline here: main ends sessions that last too long, and under inetd an alarm does. */
+		int wait = account_wait(w, heard);
+		long n = wait == 0 ? -1 : msg_recv(w->sock, m, sizeof m, NULL, wait);
 		int rc = n > 0 ? warden_dispatch(w, m, (size_t)n) : 0;
 
+		if (ACCOUNTS && (wait == 0 || (n == -1 && errno == ETIMEDOUT))) {
+			w->why = NOTE_TIMEOUT; /* smtp sees us go, and says 421 */
+			return WARDEN_DONE;
+		}
 		if (n == 0 || (n == -1 && errno == ECONNRESET)) {
 			return warden_stop ? WARDEN_FAILED : WARDEN_DONE;
 		}
@@ -241,6 +246,8 @@ run(struct warden *w, int sock)
 	rc = serve(w);
 	spool_abort(&w->spool);
 	close(w->sock);
+	w->state = WS_OPEN;
+	account_tend(w);
 	return rc;
 }
 

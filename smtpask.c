@@ -52,6 +52,26 @@ smtp_reply_of(enum verdict v, enum reply ok, int sender)
 		return R_NO_SPACE;
 	case V_NO_CLOCK:
 		return R_NO_CLOCK;
+#if ACCOUNTS
+	case V_AUTH_POLICY:
+		return R_AUTH_POLICY;
+	case V_LIMIT_SESSIONS:
+		return R_LIMIT_SESSIONS;
+	case V_LIMIT_DAY:
+		return R_LIMIT_DAY;
+	case V_LIMIT_RCPT:
+		return R_LIMIT_RCPT;
+	case V_LIMIT_RATE:
+		return R_LIMIT_RATE;
+	case V_BLOCKED:
+		return R_BLOCKED;
+	case V_MAY_NOT_SEND:
+		return R_MAY_NOT_SEND;
+	case V_NOT_HIS_SENDER:
+		return R_NOT_HIS_SENDER;
+	case V_NO_COUNTS:
+		return R_NO_COUNTS;
+#endif
 	case V_SKIPPED:
 		return R_MAIL_FIRST;
 	default:

@@ -53,6 +53,15 @@ log_refusal(struct warden *w, const char *at, enum verdict v, const char *addr)
 		[V_NO_SPACE] = "no-space",
 		[V_NO_CLOCK] = "clock-not-set",
 		[V_SPOOL_ERROR] = "spool-error",
+#if ACCOUNTS
+		[V_LIMIT_DAY] = "limit-day",
+		[V_LIMIT_RCPT] = "limit-rcpt",
+		[V_LIMIT_RATE] = "limit-rate",
+		[V_BLOCKED] = "blocked",
+		[V_MAY_NOT_SEND] = "may-not-send",
+		[V_NOT_HIS_SENDER] = "sender-not-allowed",
+		[V_NO_COUNTS] = "no-counts",
+#endif
 	};
 	struct log_line l;
 
@@ -289,11 +298,17 @@ on_auth(struct warden *w, union msg_any *any)
 	}
 	switch (a.result) {
 	case RADIUS_ACCEPT:
-		v = V_OK;
-		log_auth(w, m, &a, "accept");
-		count(w, COUNT_LOGINS, 1);
 		memcpy(w->user, m->user, m->user_len);
 		w->user[m->user_len] = '\0';
+		v = account_login(w, &a, &a.why);
+		if (ACCOUNTS && v != V_OK) {
+			w->user[0] = '\0';
+			log_auth(w, m, &a, "later");
+			count(w, COUNT_LOGIN_LATER, 1);
+			break;
+		}
+		log_auth(w, m, &a, "accept");
+		count(w, COUNT_LOGINS, 1);
 		w->loggedin = 1;
 		atomic_store(&w->house->share->slot[w->session->slot].loggedin, 1);
 		share_forgive(w->house->share, &w->session->client);
@@ -352,7 +367,11 @@ static int
 may_relay(const struct warden *w)
 {
 	if (w->loggedin) {
+#if ACCOUNTS
+		return w->limits.relay;
+#else
 		return 1;
+#endif
 	}
 	if (w->info.profile == PROFILE_SUBMISSION || w->info.profile == PROFILE_SUBMISSIONS) {
 		return 0;
@@ -365,10 +384,11 @@ judge_sender(struct warden *w, const struct msg_mail *m)
 {
 	const struct listen_conf *listen = w->session->listen;
 	const struct config *config = w->house->config;
+	enum verdict v;
 	int room;
 
 	if (w->info.profile != PROFILE_SMTP && !may_relay(w)) {
-		return V_NEED_LOGIN;
+		return account_needs(w);
 	}
 	if (!ACCEPT_WITHOUT_CLOCK && time(NULL) < BUILD_EPOCH) {
 		return V_NO_CLOCK;
@@ -381,6 +401,10 @@ judge_sender(struct warden *w, const struct msg_mail *m)
 	}
 	if (w->env.sender[0] != '\0' && may_relay(w) && !policy_qualified(w->env.sender)) {
 		return V_UNQUALIFIED;
+	}
+	v = account_sender(w);
+	if (v != V_OK) {
+		return v;
 	}
 	if (w->info.databytes != 0 && m->size > w->info.databytes) {
 		return V_TOO_BIG;
@@ -437,7 +461,7 @@ judge_recipient(struct warden *w, char *rcpt, size_t size)
 	if (w->env.rcpts >= SMTP_RCPT_MAX || w->env.len + strlen(rcpt) + 2 > sizeof w->env.to) {
 		return V_TOO_MANY_RCPT;
 	}
-	return V_OK;
+	return account_ask(w, w->env.rcpts + 1);
 }
 
 static int
@@ -541,6 +565,11 @@ on_data(struct warden *w, union msg_any *any)
 		return -1;
 	}
 	w->esmtp = any->data.esmtp != 0;
+	v = account_ask(w, w->env.rcpts);
+	if (ACCOUNTS && v != V_OK) {
+		log_refusal(w, "data", v, NULL);
+		return answer_verdict(w, MSG_DATA, v, -1);
+	}
 	/* Others may have filled the disk since MAIL; and a Maildir takes a copy for each recipient. */
 	room = spool_room(&w->spool, w->size * (w->spool.kind == SPOOL_MAILDIR ? w->env.rcpts : 1));
 	if (room != 0) {
@@ -569,7 +598,7 @@ on_data(struct warden *w, union msg_any *any)
 
 /* What smtp has written: not more than allowed, and ending with LF, or qmail-remote could never deliver it. */
 static enum verdict
-check_file(const struct warden *w)
+check_file(const struct warden *w, uint64_t octets)
 {
 	struct stat st;
 	char last = '\0';
@@ -577,7 +606,10 @@ check_file(const struct warden *w)
 	if (fstat(w->spool.fd, &st) == -1 || pread(w->spool.fd, &last, 1, st.st_size - 1) != 1 || last != '\n') {
 		return V_SPOOL_ERROR;
 	}
-	if (w->info.databytes != 0 && (uint64_t)st.st_size > w->info.databytes + spool_head_max(&w->spool)) {
+	/* `octets` is smtp's word: of use where the login has a limit smtp does not know. */
+	if (w->info.databytes != 0 &&
+	    ((ACCOUNTS && octets > w->info.databytes) ||
+		(uint64_t)st.st_size > w->info.databytes + spool_head_max(&w->spool))) {
 		return V_TOO_BIG;
 	}
 	return V_OK;
@@ -611,8 +643,12 @@ on_commit(struct warden *w, union msg_any *any)
 	if (!spool_returned(&w->spool)) {
 		return -1;
 	}
-	v = check_file(w);
+	v = check_file(w, any->commit.octets);
+	if (v == V_OK) {
+		v = account_book(w);
+	}
 	if (v == V_OK && spool_commit(&w->spool, &w->env) == -1) {
+		account_unbook(w);
 		v = verdict_of_errno(errno);
 		log_spool_error(w, "cannot make a message durable");
 	}
@@ -812,6 +848,7 @@ warden_dispatch(struct warden *w, const void *p, size_t len)
 		log_spool_error(w, "cannot answer smtp");
 	}
 	explicit_bzero(w->out, w->out_len);
+	account_tend(w);
 	return drop_fd(w, rc == 0 ? 0 : 1);
 }
 

@@ -3,9 +3,11 @@
 #ifndef MAILSTILE_WARDENINT_H
 #define MAILSTILE_WARDENINT_H
 
+#include "limits.h"
 #include "log.h"
 #include "msg.h"
 #include "queue.h"
+#include "radius.h"
 #include "smtp.h"
 #include "warden.h"
 
@@ -36,6 +38,11 @@ struct warden {
 	int loggedin;
 	unsigned auth_fails;
 	char user[AUTH_USER_MAX + 1];
+#if ACCOUNTS
+	struct limits limits;
+	int64_t end, heard; /* mono_ms(): when the session is over; when smtp last asked */
+	enum verdict alert; /* of what control/alertto has to be told, 0 = nothing */
+#endif
 	/* TLS, as smtp says: for the log and for Received, never for a decision */
 	int tls, resumed;
 	uint16_t tls_version, tls_suite;
@@ -54,6 +61,32 @@ struct warden {
 struct warden *warden_init(const struct house *h, struct session *se);
 /* Begin a log line about the session. */
 void warden_event(struct log_line *l, const struct warden *w, int prio, const char *ev);
+/*
+ * account.c: what a login may do. `login`: w->user has been accepted; V_OK, or *why in words, and he is not to be let in. `sender`: may the session's
+ * login use w->env.sender and send a message? `ask`: to so many recipients? `book`: it is about to be stored; `unbook`: that failed. V_OK always
+ * without a login. `tend`: after each answer to smtp. `wait`: milliseconds until the session has to end, -1 = nobody says; `heard`: smtp has asked.
+ */
+#if ACCOUNTS
+enum verdict account_login(struct warden *w, const struct radius_answer *a, const char **why);
+enum verdict account_sender(struct warden *w);
+static inline enum verdict account_needs(const struct warden *w) { return w->loggedin ? V_MAY_NOT_SEND : V_NEED_LOGIN; }
+enum verdict account_ask(struct warden *w, unsigned rcpts);
+enum verdict account_book(struct warden *w);
+void account_unbook(const struct warden *w);
+void account_tend(struct warden *w);
+int account_wait(struct warden *w, int heard);
+#else
+/* clang-format off */
+static inline enum verdict account_login(struct warden *w, const struct radius_answer *a, const char **why) { (void)w; (void)a; (void)why; return V_OK; }
+static inline enum verdict account_sender(struct warden *w) { (void)w; return V_OK; }
+static inline enum verdict account_needs(const struct warden *w) { (void)w; return V_NEED_LOGIN; }
+static inline enum verdict account_ask(struct warden *w, unsigned rcpts) { (void)w; (void)rcpts; return V_OK; }
+static inline enum verdict account_book(struct warden *w) { (void)w; return V_OK; }
+static inline void account_unbook(const struct warden *w) { (void)w; }
+static inline void account_tend(struct warden *w) { (void)w; }
+static inline int account_wait(struct warden *w, int heard) { (void)w; (void)heard; return -1; }
+/* clang-format on */
+#endif
 /* The word for why a session ended. */
 const char *warden_why(const struct warden *w);
 

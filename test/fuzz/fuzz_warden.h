@@ -11,11 +11,13 @@
 #include "fuzz_dir.h"
 #include "fuzz_model.h"
 #include "radius.h"
+#include "users.h"
 #include "wardenint.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 
 void __wrap_radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a);
@@ -23,7 +25,7 @@ void __wrap_log_end(struct log_line *l);
 
 static struct warden *warden;
 
-/* 'y': accept, 'n': reject; otherwise nobody can say. */
+/* 'y': accept, 'l': accept with limits as the rest says, 'n': reject; otherwise nobody can say. */
 void
 __wrap_radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a)
@@ -37,8 +39,24 @@ __wrap_radius_ask(const struct radius_conf *rc, const struct secrets *s, struct 
 	CHECK(user >= 1 && user <= AUTH_USER_MAX && password >= 1 && password <= AUTH_PASSWORD_MAX);
 	memset(a, 0, sizeof *a);
 	a->service = -1;
-	a->server = q->password[0] == 'y' ? 0 : -1;
-	a->result = q->password[0] == 'y' ? RADIUS_ACCEPT : q->password[0] == 'n' ? RADIUS_REJECT : RADIUS_LATER;
+	a->server = q->password[0] == 'y' || q->password[0] == 'l' ? 0 : -1;
+	a->result = a->server == 0 ? RADIUS_ACCEPT : q->password[0] == 'n' ? RADIUS_REJECT : RADIUS_LATER;
+#if ACCOUNTS
+	if (q->password[0] == 'l' && q->password[1] == ':') {
+		/* A Filter-Id. */
+		a->policy.len = (uint16_t)(password + 5);
+		a->policy.attributes[0] = 11;
+		a->policy.attributes[1] = (uint8_t)a->policy.len;
+		memcpy(a->policy.attributes + 2, "mail:", 5);
+		memcpy(a->policy.attributes + 7, q->password + 2, password - 2);
+	} else if (q->password[0] == 'l') {
+		/* Ours. */
+		a->policy.len = (uint16_t)(password + 5);
+		memcpy(a->policy.attributes, "\x1a\0\0\0\xff\xfa", 6);
+		a->policy.attributes[1] = (uint8_t)a->policy.len;
+		memcpy(a->policy.attributes + 6, q->password + 1, password - 1);
+	}
+#endif
 	str_copy(a->message, sizeof a->message, q->password + 1);
 }
 
@@ -72,6 +90,9 @@ fuzz_house(void)
 	if (house.share == NULL) {
 		house.share = share_open(-1);
 		CHECK(house.share != NULL);
+#if ACCOUNTS
+		CHECK(users_use(memfd_create("users", MFD_CLOEXEC)) == 0);
+#endif
 	}
 	return &house;
 }
@@ -266,7 +287,15 @@ fuzz_check_right(uint32_t type)
 {
 	const char *last = warden->env.to + warden->env.len - 2;
 
-	if (warden->loggedin ||
+#if ACCOUNTS
+	if (warden->loggedin) {
+		CHECK(limits_from_ok(&warden->limits, warden->env.sender));
+	}
+	if (warden->loggedin && !warden->limits.relay) {
+		CHECK(warden->info.profile == PROFILE_SMTP);
+	} else
+#endif
+	    if (warden->loggedin ||
 	    (warden->session->client_policy.relay && warden->info.profile != PROFILE_SUBMISSION &&
 		warden->info.profile != PROFILE_SUBMISSIONS)) {
 		return;

@@ -6,6 +6,7 @@ import hmac
 import os
 import re
 import select
+import shutil
 import socket
 import struct
 import subprocess
@@ -41,9 +42,9 @@ PASSWORD = {name: password for name, (password, _) in USERS.items()}
 # "bob" is always refused; "chloe" is asked for a token.
 
 
-def users_file():
+def users_file(users):
     out = ["bob\tAuth-Type := Reject\n\tReply-Message := \"account closed\"\n"]
-    for name, (password, replies) in USERS.items():
+    for name, (password, replies) in users.items():
         out.append('"%s"\tCleartext-Password := "%s"\n%s\n' % (name, password, ",\n".join("\t" + r for r in replies)))
     return "".join(out)
 
@@ -73,7 +74,7 @@ class Daemon:
 class FreeRadius(Daemon):
     """FreeRADIUS in a directory of its own: `port` signs its replies, `unsigned` is a server older than 2024."""
 
-    def __init__(self, work, name="raddb"):
+    def __init__(self, work, name="raddb", users=None):
         self.dir = os.path.join(work, name)
         os.mkdir(self.dir, 0o700)
         self.port = tools.free_port(socket.SOCK_DGRAM)
@@ -82,7 +83,8 @@ class FreeRadius(Daemon):
         for word, value in (("DIR", self.dir), ("SECRET", SECRET), ("PORT", self.port), ("UNSIGNED", self.unsigned)):
             text = text.replace("@%s@" % word, str(value))
         tools.write(os.path.join(self.dir, "radiusd.conf"), text)
-        tools.write(os.path.join(self.dir, "users"), users_file())
+        tools.write(os.path.join(self.dir, "users"), users_file(users or USERS))
+        shutil.copy(os.path.join(tools.TREE, "contrib/freeradius/dictionary.mailstile"), os.path.join(self.dir, "dictionary"))
         self.log = os.path.join(self.dir, "out")
         self.start()
 

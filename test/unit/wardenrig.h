@@ -12,9 +12,11 @@
 #include "radius.h"
 #include "str.h"
 #include "unit.h"
+#include "users.h"
 #include "wardenint.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -27,6 +29,8 @@ static struct {
 	int64_t slept_ms; /* by the last nanosleep() */
 	int64_t now;
 	int room; /* what spool_room() says */
+	const char *policy; /* attributes of an accept, NULL = none; each has its length at its second octet */
+	size_t policy_len;
 } world;
 
 static struct config *config;
@@ -57,6 +61,12 @@ __wrap_radius_ask(const struct radius_conf *rc, const struct secrets *s, struct 
 	a->server = -1;
 	a->result = world.result;
 	a->trouble = world.result == RADIUS_LATER ? RADIUS_NO_ANSWER : RADIUS_OK;
+#if ACCOUNTS
+	a->policy.len = (uint16_t)world.policy_len;
+	if (world.policy_len > 0) {
+		memcpy(a->policy.attributes, world.policy, world.policy_len);
+	}
+#endif
 }
 
 int __wrap_nanosleep(const struct timespec *ts, struct timespec *rest);
@@ -292,6 +302,11 @@ setup_warden(void **state)
 	put("control/radius.conf", "radius.example.net correct-horse-battery\n");
 	config = config_load(dir, &fresh(&found)->d);
 	house.share = share_open(-1);
+#if ACCOUNTS
+	if (users_use(memfd_create("users", MFD_CLOEXEC)) == -1) {
+		return -1;
+	}
+#endif
 	if (config == NULL || house.share == NULL || config_first_certificate(config, &found.d) == -1 ||
 	    spool_open(&house.spool, SPOOL_QUEUE, config->spool_dir, &found.d) == -1) {
 		return -1;

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * `mailstile users`: who has sent how much, and orders about it. It works on the file itself, under the same locks as wardens do, so that sessions
+ * that are open see it at their next command, and needs no server. Names come from who could log in, and are cleaned for the terminal.
+ */
+#include "users.h"
+
+#include "control.h"
+#include "log.h"
+#include "options.h"
+#include "priv.h"
+#include "str.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#if ACCOUNTS && TOOLS
+
+static int
+usage(void)
+{
+	print(STDERR_FILENO,
+	    "usage: mailstile users [-j] [-H home] [USER]\n"
+	    "       mailstile users [-H home] reset | block | unblock USER ...\n");
+	return 100;
+}
+
+static void
+say_fault(struct diag *d, enum diag_level level, const char *path, int line, const char *text)
+{
+	(void)d;
+	(void)level;
+	(void)line;
+	print(STDERR_FILENO, "mailstile: %s: %s\n", path, text);
+}
+
+/* Open the file, and give up root for its owner before anything is read that a warden could have written. 0 or an exit status. */
+static int
+enter(const char *home)
+{
+	struct diag d = { .emit = say_fault };
+	struct priv_ids ids;
+	const char *missing;
+	int32_t zone = 0;
+
+	if (priv_lookup(&ids, &missing) == -1) {
+		print(STDERR_FILENO, "mailstile: no user or group `%s`\n", missing);
+		return 111;
+	}
+	if (control_zone(home, &zone, &d) == -1 || users_open(home, ids.root, ids.spool_uid, ids.spool_gid, &d) == -1) {
+		return 111;
+	}
+	users_zone(zone);
+	if (ids.root) {
+		priv_become(ids.spool_uid, ids.spool_gid);
+	}
+	return 0;
+}
+
+/* ---- listing ---- */
+
+static void
+json_name(struct buf *b, const char *s)
+{
+	for (; *s != '\0'; s++) {
+		uint8_t c = (uint8_t)*s;
+
+		if (c < ' ' || c > '~' || c == '"' || c == '\\') {
+			buf_fmt(b, "\\u%04x", c);
+		} else {
+			buf_ch(b, (char)c);
+		}
+	}
+}
+
+static void
+json_limit(struct buf *b, const char *name, uint32_t n)
+{
+	if (n == LIMIT_NONE) {
+		buf_fmt(b, ", \"%s\": null", name);
+	} else {
+		buf_fmt(b, ", \"%s\": %u", name, n);
+	}
+}
+
+static void
+show_json(struct buf *b, const struct users_record *r)
+{
+	buf_str(b, "{\"user\": \"");
+	json_name(b, r->name);
+	buf_fmt(b, "\", \"messages\": %u", r->messages);
+	json_limit(b, "messages_limit", r->limit);
+	buf_fmt(b, ", \"recipients\": %u", r->rcpts);
+	json_limit(b, "recipients_limit", r->limit_rcpt);
+	buf_fmt(b, ", \"total\": %u, \"last\": %u, \"blocked\": %s, \"met_limit\": %s}", r->total, r->last,
+	    (r->flags & USERS_BLOCKED) != 0 ? "true" : "false", r->tripped ? "true" : "false");
+}
+
+static void
+of_limit(struct buf *b, uint32_t n, uint32_t limit)
+{
+	buf_fmt(b, "%u", n);
+	if (limit != LIMIT_NONE) {
+		buf_fmt(b, " of %u", limit);
+	}
+}
+
+static void
+show_text(struct buf *b, const struct users_record *r)
+{
+	buf_escaped(b, r->name, strlen(r->name), 0);
+	buf_str(b, ": ");
+	of_limit(b, r->messages, r->limit);
+	buf_str(b, " messages and ");
+	of_limit(b, r->rcpts, r->limit_rcpt);
+	buf_fmt(b, " recipients today, %u messages in all", r->total);
+	if (r->last != 0) {
+		buf_str(b, ", the last on ");
+		buf_date(b, r->last);
+	}
+	buf_str(b, r->tripped ? "; met a limit today" : "");
+	buf_str(b, (r->flags & USERS_BLOCKED) != 0 ? "; BLOCKED" : "");
+	buf_ch(b, '\n');
+}
+
+static int
+list(const char *user, int json)
+{
+	struct users_record r;
+	uint32_t at = 0;
+	unsigned shown = 0;
+	int rc, damaged = 0;
+
+	if (json) {
+		print(STDOUT_FILENO, "{\"users\": [");
+	}
+	while ((rc = users_next(&at, &r, time(NULL))) != 0) {
+		char mem[2048];
+		struct buf b;
+
+		damaged |= rc == -1;
+		if (rc == -1 || (user != NULL && strcmp(user, r.name) != 0)) {
+			continue;
+		}
+		buf_init(&b, mem, sizeof mem);
+		if (json) {
+			buf_str(&b, shown > 0 ? ",\n" : "\n");
+			show_json(&b, &r);
+		} else {
+			show_text(&b, &r);
+		}
+		shown++;
+		if (write_all(STDOUT_FILENO, b.p, b.len) == -1) {
+			return 111;
+		}
+	}
+	if (json) {
+		print(STDOUT_FILENO, "]}\n");
+	}
+	if (damaged) {
+		print(STDERR_FILENO,
+		    "mailstile: a record is damaged, and who may have been in it is not served; move the file away, restart the server, and counts and blocks begin anew\n");
+	}
+	return damaged || (user != NULL && shown == 0);
+}
+
+/* ---- orders ---- */
+
+static const struct {
+	const char *verb;
+	uint32_t set, clear;
+	int again;
+} verbs[] = { { "reset", 0, 0, 1 }, { "block", USERS_BLOCKED, 0, 0 }, { "unblock", 0, USERS_BLOCKED, 0 } };
+
+static int
+give(size_t verb, char **user)
+{
+	int rc = 0;
+
+	for (; *user != NULL; user++) {
+		size_t len = strlen(*user);
+
+		errno = 0;
+		if (len > 0 && len <= AUTH_USER_MAX &&
+		    users_change(*user, verbs[verb].set, verbs[verb].clear, verbs[verb].again, time(NULL)) == 0) {
+			continue;
+		}
+		rc = 1;
+		print(STDERR_FILENO, "mailstile: %s: %s\n", *user,
+		    errno != 0 ? strerror(errno) : "nothing is known of this login, or its record cannot be read");
+	}
+	return rc;
+}
+
+int
+users_main(int argc, char **argv)
+{
+	const char *home = HOME_DIR, *word = NULL;
+	struct options o;
+	int opt, rc, json = 0;
+	size_t verb = 0;
+
+	(void)argc;
+	/* Options may stand before and behind the first word. */
+	options_begin(&o, argv);
+	for (int part = 0; part < 2; part++) {
+		while ((opt = options_next(&o, "jH:")) != 0) {
+			if (opt == 'j') {
+				json = 1;
+			} else if (opt == 'H') {
+				home = o.value;
+			} else {
+				return usage();
+			}
+		}
+		if (part == 0 && *o.word != NULL) {
+			word = *o.word;
+			options_begin(&o, o.word);
+		}
+	}
+	if (*o.word != NULL) {
+		while (verb < sizeof verbs / sizeof verbs[0] && strcmp(word, verbs[verb].verb) != 0) {
+			verb++;
+		}
+		if (verb == sizeof verbs / sizeof verbs[0] || json) {
+			return usage();
+		}
+	}
+	log_open(LOG_TO_STDERR);
+	rc = enter(home);
+	if (rc != 0) {
+		return rc;
+	}
+	return *o.word != NULL ? give(verb, o.word) : list(word, json);
+}
+
+#endif
