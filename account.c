@@ -6,6 +6,7 @@
  */
 #include "wardenint.h"
 
+#include "acct.h"
 #include "users.h"
 
 #include "str.h"
@@ -113,6 +114,22 @@ account_sender(struct warden *w)
 	return w->loggedin && !limits_from_ok(&w->limits, w->env.sender) ? V_NOT_HIS_SENDER : account_ask(w, 0);
 }
 
+int
+account_shared(const struct warden *w)
+{
+	return w->limits.left != LIMIT_NONE || w->limits.left_rcpt != LIMIT_NONE;
+}
+
+/* Other boxes send for this login, too; what the server said last is left of what it may. */
+static enum verdict
+ask_server(unsigned rcpts)
+{
+	uint32_t left, left_rcpt;
+
+	acct_left(&left, &left_rcpt);
+	return left == 0 ? V_LIMIT_DAY : left_rcpt == 0 || left_rcpt < rcpts ? V_LIMIT_RCPT : V_OK;
+}
+
 enum verdict
 account_ask(struct warden *w, unsigned rcpts)
 {
@@ -120,6 +137,9 @@ account_ask(struct warden *w, unsigned rcpts)
 	int first = 0;
 
 	if (w->loggedin) {
+		v = ask_server(rcpts);
+	}
+	if (w->loggedin && v == V_OK) {
 		v = users_ask(w->user, &w->limits, rcpts, time(NULL), &first);
 	}
 	return tell(w, v, first);

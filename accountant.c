@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,44 +33,44 @@ static struct {
 	int wanted, fresh;
 	int64_t began, start_at;
 	int pause;
-} acct;
+} clerk;
 
 void
 accountant_init(int fresh)
 {
-	acct.wanted = 1;
-	acct.fresh = fresh;
+	clerk.wanted = 1;
+	clerk.fresh = fresh;
 }
 
 int
 accountant_running(void)
 {
-	return acct.pid != 0;
+	return clerk.pid != 0;
 }
 
 void
 accountant_renew(void)
 {
-	acct.pause = 0;
-	acct.start_at = 0;
-	if (acct.pid != 0) {
-		kill(acct.pid, SIGTERM);
+	clerk.pause = 0;
+	clerk.start_at = 0;
+	if (clerk.pid != 0) {
+		kill(clerk.pid, SIGTERM);
 	}
 }
 
 void
 accountant_stop(int finish)
 {
-	acct.wanted = 0;
-	if (acct.pid != 0) {
-		kill(acct.pid, finish ? SIGINT : SIGTERM);
+	clerk.wanted = 0;
+	if (clerk.pid != 0) {
+		kill(clerk.pid, finish ? SIGINT : SIGTERM);
 	}
 }
 
 int64_t
 accountant_due(void)
 {
-	return acct.pid == 0 && acct.wanted ? acct.start_at : INT64_MAX;
+	return clerk.pid == 0 && clerk.wanted ? clerk.start_at : INT64_MAX;
 }
 
 /* Into its place: with nothing open but the log, the file and its bell. */
@@ -100,41 +101,41 @@ place(const struct house *h)
 void
 accountant_tend(const struct house *h)
 {
-	if (acct.pid != 0 || !acct.wanted || mono_ms() < acct.start_at) {
+	if (clerk.pid != 0 || !clerk.wanted || mono_ms() < clerk.start_at) {
 		return;
 	}
 	if (acct_fd() == -1 || !acct_wanted(h->config)) {
-		acct.start_at = INT64_MAX; /* until the next configuration */
+		clerk.start_at = INT64_MAX; /* until the next configuration */
 		return;
 	}
-	acct.began = mono_ms();
-	acct.pause = acct.pause == 0 ? PAUSE_MIN_MS : acct.pause * 2 < PAUSE_MAX_MS ? acct.pause * 2 : PAUSE_MAX_MS;
-	acct.start_at = acct.began + acct.pause;
-	acct.pid = fork();
-	if (acct.pid == 0) {
+	clerk.began = mono_ms();
+	clerk.pause = clerk.pause == 0 ? PAUSE_MIN_MS : clerk.pause * 2 < PAUSE_MAX_MS ? clerk.pause * 2 : PAUSE_MAX_MS;
+	clerk.start_at = clerk.began + clerk.pause;
+	clerk.pid = fork();
+	if (clerk.pid == 0) {
 		place(h);
-		acct_send(h, acct.fresh);
+		acct_send(h, clerk.fresh);
 	}
-	if (acct.pid == -1) {
-		acct.pid = 0;
+	if (clerk.pid == -1) {
+		clerk.pid = 0;
 		log_msg(LOG_ERR, "limit", "cannot start the accountant: %s", strerror(errno));
 		return;
 	}
-	acct.fresh = 0;
+	clerk.fresh = 0;
 }
 
 int
 accountant_died(pid_t pid, int status)
 {
-	if (pid != acct.pid) {
+	if (pid != clerk.pid) {
 		return 0;
 	}
-	acct.pid = 0;
-	if (mono_ms() - acct.began > WELL_MS) {
-		acct.pause = 0;
-		acct.start_at = 0;
+	clerk.pid = 0;
+	if (mono_ms() - clerk.began > WELL_MS) {
+		clerk.pause = 0;
+		clerk.start_at = 0;
 	}
-	if (acct.wanted && status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM)) {
+	if (clerk.wanted && status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM)) {
 		log_msg(LOG_ERR, slots_by_crash(status) ? "crash" : "acct", "stile-acct ended, %s %d: it is started anew",
 		    WIFEXITED(status) ? "status" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 	}

@@ -7,6 +7,7 @@
  */
 #include "carry.h"
 
+#include "acct.h"
 #include "cleanint.h"
 #include "deliver.h"
 #include "log.h"
@@ -140,6 +141,7 @@ begin(const struct house *h, enum part part, const int clean[2], const int deliv
 	nursery_forget();
 	close(share_fd());
 	users_close();
+	acct_close();
 	if (part == REMOTES) {
 		secret_keep_relay(h->config->secrets);
 	}

@@ -27,7 +27,14 @@
 #ifndef ACCOUNTS
 #define ACCOUNTS 1
 #endif
-#define RADIUS_KEEPS ACCOUNTS /* attributes of an accept that these need */
+
+/* ACCOUNTING: 1 = RADIUS accounting (RFC 2866) to servers that have the word `acct` in radius.conf: a process of its own, and ACCT_FILE.
+ * Default 1. 0 saves about 12 KiB. */
+#ifndef ACCOUNTING
+#define ACCOUNTING 1
+#endif
+_Static_assert(ACCOUNTING == 0 || ACCOUNTING == 1, "ACCOUNTING: 0 or 1");
+#define RADIUS_KEEPS (ACCOUNTS || ACCOUNTING) /* attributes of an accept that these need */
 
 /* AUTH_PLAINTEXT_INSIDE: offer AUTH without TLS on `inside` listeners (trusted wire, old printers). Default 0. With 1 a
  * password crosses that wire in the clear. No other profile ever offers AUTH before TLS. */
@@ -411,6 +418,43 @@ _Static_assert(USERS_MAX >= 16 && USERS_MAX <= 65536, "USERS_MAX: 16..65536");
 #define USERS_FLUSH_SECONDS 0
 #endif
 _Static_assert(USERS_FLUSH_SECONDS >= 0 && USERS_FLUSH_SECONDS <= 3600, "USERS_FLUSH_SECONDS: 0..3600");
+
+/* ---- Accounting: see ACCOUNTING ------------------------------------------------------------------------------------------------ */
+
+/* ACCT_FILE: what is not acknowledged yet, a file of its own as USERS_FILE is. Default mailstile/acct. In a file system in RAM it spares flash, and a power
+ * cut then forgets it. */
+#ifndef ACCT_FILE
+#define ACCT_FILE "mailstile/acct"
+#endif
+
+/* ACCT_PLACES: logins that run or whose end is not acknowledged yet, when that file is made. Default 256, range SESSIONS_MAX-65536. Costs 1 KiB on the
+ * disk each. Beyond: the end of the one that ended first is forgotten. */
+#ifndef ACCT_PLACES
+#define ACCT_PLACES (SESSIONS_MAX + 156)
+#endif
+_Static_assert(ACCT_PLACES >= SESSIONS_MAX && ACCT_PLACES <= 65536, "ACCT_PLACES: SESSIONS_MAX..65536");
+
+/* ACCT_INTERIM: seconds between the Interim-Updates of a session whose Access-Accept has no Acct-Interim-Interval. Default 0: none. ACCT_INTERIM_MIN: no
+ * oftener than that, whoever says so. Default 60 (RFC 2869 5.16), range 1-3600. */
+#ifndef ACCT_INTERIM
+#define ACCT_INTERIM 0
+#endif
+#ifndef ACCT_INTERIM_MIN
+#define ACCT_INTERIM_MIN 60
+#endif
+_Static_assert(ACCT_INTERIM_MIN >= 1 && ACCT_INTERIM_MIN <= 3600, "ACCT_INTERIM_MIN: 1..3600");
+
+/* ACCT_PACKETS: 1 = messages as Acct-Input-Packets and recipients as Acct-Output-Packets, too, for servers without our dictionary. Default 1. */
+#ifndef ACCT_PACKETS
+#define ACCT_PACKETS 1
+#endif
+
+/* ACCT_FINISH_SECONDS: when the server stops, so long it waits for acknowledgements; what has none is sent after the next start. Default 3, range
+ * 0-30. */
+#ifndef ACCT_FINISH_SECONDS
+#define ACCT_FINISH_SECONDS 3
+#endif
+_Static_assert(ACCT_FINISH_SECONDS >= 0 && ACCT_FINISH_SECONDS <= 30, "ACCT_FINISH_SECONDS: 0..30");
 
 /* ---- TLS ------------------------------------------------------------------------------------------------------------------ */
 

@@ -272,7 +272,20 @@ load_policy(struct config *c, struct diag *d)
 	}
 }
 
-/* [timeout [retries]] [unsigned] [# comment] */
+/* What follows "acct": nothing, or =PORT. 0 or -1. */
+static int
+parse_acct(struct radius_server *r, const char *s)
+{
+	uint64_t v = 1813;
+
+	if (*s != '\0' && (*s != '=' || parse_u64(s + 1, strlen(s + 1), 65535, &v) == -1 || v == 0)) {
+		return -1;
+	}
+	r->acct_port = (uint16_t)v;
+	return 0;
+}
+
+/* [timeout [retries]] [unsigned] [acct[=PORT]] [# comment] */
 static int
 parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const char *file, int n)
 {
@@ -285,6 +298,8 @@ parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const cha
 	while ((word = ctl_next_word(&rest)) != NULL && word[0] != '#') {
 		if (strcmp(word, "unsigned") == 0) {
 			r->unsigned_ok = 1;
+		} else if (ACCOUNTING && strncmp(word, "acct", 4) == 0 && parse_acct(r, word + 4) == 0) {
+			continue;
 		} else if (numbers == 0 && parse_u64(word, strlen(word), 60, &v) == 0 && v > 0) {
 			r->timeout = (int)v;
 			numbers++;
@@ -294,7 +309,7 @@ parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const cha
 		} else {
 			/* Do not show the word: a secret with a space in it would end up here. */
 			diag_put(d, DIAG_ERROR, file, n,
-			    "after the secret expected [timeout 1-60 [retries 0-10]] [unsigned]; the secret itself may hold no space");
+			    "after the secret expected [timeout 1-60 [retries 0-10]] [unsigned] [acct[=PORT]]; the secret itself may hold no space");
 			return -1;
 		}
 	}

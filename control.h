@@ -44,6 +44,7 @@ struct radius_server {
 	uint16_t port;
 	int timeout; /* seconds before the first repeat */
 	int retries;
+	uint16_t acct_port; /* of accounting; 0 = none is sent there */
 	int unsigned_ok; /* accept replies without Message-Authenticator */
 	int numeric;     /* `addr` is known from the file */
 	struct addr addr;

@@ -277,10 +277,14 @@ static void
 keep(struct radius_answer *a, const uint8_t *p, size_t len)
 {
 #if RADIUS_KEEPS
+	a->interim = 0;
 	a->class.len = a->class.lost = a->policy.len = a->policy.lost = 0;
 	for (size_t i = HEADER; p[0] == PW_ACCESS_ACCEPT && i < len; i += p[i + 1]) {
 		if (p[i] == PW_CLASS) {
 			keep_one(&a->class, p + i);
+		} else if (p[i] == PW_ACCT_INTERIM_INTERVAL && p[i + 1] == 6) {
+			a->interim =
+			    (uint32_t)p[i + 2] << 24 | (uint32_t)p[i + 3] << 16 | (uint32_t)p[i + 4] << 8 | p[i + 5];
 		} else if (p[i] == PW_FILTER_ID || p[i] == PW_SESSION_TIMEOUT || p[i] == PW_IDLE_TIMEOUT ||
 		    p[i] == PW_PORT_LIMIT || is_ours(p + i)) {
 			keep_one(&a->policy, p + i);

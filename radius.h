@@ -61,6 +61,7 @@ struct radius_answer {
 	int64_t ms;        /* time taken */
 	char message[128]; /* Reply-Message, not yet escaped */
 #if RADIUS_KEEPS
+	uint32_t interim;         /* Acct-Interim-Interval, seconds; 0 = none */
 	struct radius_kept class; /* Class, to be sent back in accounting (RFC 2865 5.25) */
 	struct radius_kept
 	    policy; /* Filter-Id, Session-Timeout, Idle-Timeout, Port-Limit, and Vendor-Specific of VENDOR_ID */

@@ -8,6 +8,8 @@
  */
 #include "server.h"
 
+#include "accountant.h"
+#include "acct.h"
 #include "carry.h"
 #include "ctl.h"
 #include "guess.h"
@@ -184,6 +186,7 @@ start_resolver(void)
 		nursery_forget();
 		close(share_fd());
 		users_close();
+		acct_close();
 		priv_drop(&server.house.ids, PRIV_RESOLVER, -1);
 		alarm(60);
 		rc_all = radius_resolve(rc, &a);
@@ -383,7 +386,8 @@ reap_children(void)
 			server.crashed = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? 1 : server.crashed;
 			continue;
 		}
-		crash = carry_died(pid, status) ? slots_by_crash(status) : slots_reaped(pid, status);
+		crash = carry_died(pid, status) || accountant_died(pid, status) ? slots_by_crash(status)
+									     : slots_reaped(pid, status);
 		share_count(server.house.share, COUNT_CRASHES, crash != 0);
 		server.crashed |= crash;
 	}
@@ -410,6 +414,21 @@ open_control(void)
 	collect_closes();
 }
 
+/* Accounting is only for those who have a place to send it to. */
+static void
+open_acct(struct diag *d)
+{
+#if ACCOUNTING
+	const struct house *h = &server.house;
+
+	if (acct_wanted(h->config)) {
+		acct_open(h->config->home, h->ids.root, h->ids.spool_uid, h->ids.spool_gid, d);
+	}
+#else
+	(void)d;
+#endif
+}
+
 static void
 reload(void)
 {
@@ -423,8 +442,10 @@ reload(void)
 	}
 	new_radius_generation();
 	open_listeners();
+	open_acct(&d);
 	renew_nurseries();
 	carry_renew();
+	accountant_renew();
 	start_resolver();
 	log_begin(&l, LOG_INFO, "reload");
 	log_num(&l, "unheard", server.unheard);
@@ -506,6 +527,7 @@ reexec(void)
 	}
 	nursery_stop();
 	ctl_close();
+	accountant_stop(0);
 	carry_stop(); /* it finishes what it is at; the new image's waits for that */
 	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
 	execve("/proc/self/exe", argv, env);
@@ -514,6 +536,7 @@ reexec(void)
 	set_signals();
 	open_control();
 	carry_renew();
+	accountant_init(0);
 	fcntl(share_fd(), F_SETFD, FD_CLOEXEC);
 	for (unsigned i = 0; i < server.listeners.n; i++) {
 		fcntl(server.listeners.l[i].fd, F_SETFD, FD_CLOEXEC);
@@ -567,6 +590,9 @@ wait_for_event(struct pollfd *p, unsigned n)
 	if (carry_due() < until) {
 		until = carry_due();
 	}
+	if (accountant_due() < until) {
+		until = accountant_due();
+	}
 	if (ctl_due() < until) {
 		until = ctl_due();
 	}
@@ -614,6 +640,7 @@ serve_loop(void)
 		if (log_reopen()) {
 			renew_nurseries();
 			carry_renew();
+			accountant_renew();
 		}
 		if (got_child || server.lingering) {
 			reap_children();
@@ -633,6 +660,7 @@ serve_loop(void)
 		ctl_serve(p + server.listeners.n, tools, &server.house, &server.listeners);
 		collect_closes();
 		carry_tend(&server.house);
+		accountant_tend(&server.house);
 		if (server.resolve_at <= mono_ms()) {
 			start_resolver();
 		}
@@ -645,6 +673,22 @@ serve_loop(void)
 		if (server.crashed && !got_term && mono_ms() >= server.reexec_after) {
 			reexec();
 		}
+	}
+}
+
+/* With all sessions ended, their last records go out. */
+static void
+end_accounting(void)
+{
+	int64_t deadline = mono_ms() + (ACCOUNTING ? ACCT_FINISH_SECONDS + 1 : 0) * INT64_C(1000);
+
+	accountant_stop(1);
+	while (accountant_running() && mono_ms() < deadline) {
+		static const sigset_t none;
+		struct timespec ts = { .tv_nsec = 50 * 1000000L };
+
+		ppoll(NULL, 0, &ts, &none);
+		reap_children();
 	}
 }
 
@@ -671,6 +715,7 @@ drain(void)
 		ppoll(NULL, 0, &ts, &none);
 		reap_children();
 	}
+	end_accounting();
 	if (server.pidfile != NULL) {
 		unlink(server.pidfile);
 	}
@@ -778,8 +823,10 @@ set_up(int share)
 	}
 	server.house.share = share_open(share);
 	if (server.house.share == NULL && share != -1) {
-		server.house.share = share_open(-1); /* an upgrade changed its layout */
+		server.house.share = share_open(share = -1); /* an upgrade changed its layout */
 	}
+	accountant_init(share == -1);
+	open_acct(&d);
 	if (server.house.share == NULL) {
 		log_msg(LOG_ERR, "stop", "no shared memory: %s", strerror(errno));
 		return 111;

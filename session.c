@@ -7,6 +7,7 @@
  */
 #include "wardenint.h"
 
+#include "acct.h"
 #include "radius.h"
 #include "str.h"
 
@@ -251,6 +252,29 @@ run(struct warden *w, int sock)
 	return rc;
 }
 
+/* Why the session ended, as accounting has it. */
+static enum acct_cause
+cause_of(const struct warden *w, int rc)
+{
+	if (rc != WARDEN_DONE) {
+		return warden_stop ? CAUSE_NAS_REQUEST : CAUSE_NAS_ERROR;
+	}
+	switch (w->why) {
+	case NOTE_QUIT:
+		return CAUSE_USER_REQUEST;
+	case NOTE_EOF:
+		return CAUSE_LOST_CARRIER;
+	case NOTE_TIMEOUT:
+		return ACCOUNTS && mono_ms() >= w->end ? CAUSE_SESSION_TIMEOUT : CAUSE_IDLE_TIMEOUT;
+	case NOTE_TOO_SLOW:
+		return CAUSE_IDLE_TIMEOUT;
+	case NOTE_SHUTDOWN:
+		return CAUSE_ADMIN_RESET;
+	default:
+		return CAUSE_USER_ERROR;
+	}
+}
+
 void
 session_warden(const struct house *h, struct session *se, int sock)
 {
@@ -261,6 +285,7 @@ session_warden(const struct house *h, struct session *se, int sock)
 	str_fmt(name, sizeof name, "stile-ward %d", se->slot);
 	priv_session(PRIV_WARDEN, name, UINT64_MAX, h->parent);
 	rc = run(w, sock);
+	acct_end(cause_of(w, rc));
 	log_close_session(w);
 	_exit(rc);
 }

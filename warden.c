@@ -10,6 +10,7 @@
  */
 #include "wardenint.h"
 
+#include "acct.h"
 #include "cert.h"
 #include "guess.h"
 #include "parse.h"
@@ -313,6 +314,7 @@ on_auth(struct warden *w, union msg_any *any)
 		atomic_store(&w->house->share->slot[w->session->slot].loggedin, 1);
 		share_forgive(w->house->share, &w->session->client);
 		guess_went_well(w->house->share, w->user, &w->session->client);
+		acct_begin(w->house->share->run, w->info.session, w->client, w->user, &a, account_shared(w));
 		break;
 	case RADIUS_REJECT:
 		v = V_AUTH_REFUSED;
@@ -485,6 +487,7 @@ on_rcpt(struct warden *w, union msg_any *any)
 	} else {
 		w->refused_before = 1;
 		log_refusal(w, "rcpt", v, rcpt);
+		acct_rejected();
 	}
 	return answer_verdict(w, MSG_RCPT, v, -1);
 }
@@ -666,6 +669,7 @@ on_commit(struct warden *w, union msg_any *any)
 		count(w, COUNT_RCPTS, w->env.rcpts);
 		count(w, COUNT_KIB, (uint32_t)((any->commit.octets + 1023) / 1024));
 		log_accept(w, any->commit.octets);
+		acct_message(w->env.rcpts, any->commit.octets);
 	} else {
 		count(w, COUNT_REJECTED, 1);
 		log_refusal(w, "commit", v, NULL);

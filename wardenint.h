@@ -71,6 +71,8 @@ enum verdict account_login(struct warden *w, const struct radius_answer *a, cons
 enum verdict account_sender(struct warden *w);
 static inline enum verdict account_needs(const struct warden *w) { return w->loggedin ? V_MAY_NOT_SEND : V_NEED_LOGIN; }
 enum verdict account_ask(struct warden *w, unsigned rcpts);
+/* Does the RADIUS server count for all its boxes together? */
+int account_shared(const struct warden *w);
 enum verdict account_book(struct warden *w);
 void account_unbook(const struct warden *w);
 void account_tend(struct warden *w);
@@ -78,6 +80,7 @@ int account_wait(struct warden *w, int heard);
 #else
 /* clang-format off */
 static inline enum verdict account_login(struct warden *w, const struct radius_answer *a, const char **why) { (void)w; (void)a; (void)why; return V_OK; }
+static inline int account_shared(const struct warden *w) { (void)w; return 0; }
 static inline enum verdict account_sender(struct warden *w) { (void)w; return V_OK; }
 static inline enum verdict account_needs(const struct warden *w) { (void)w; return V_NEED_LOGIN; }
 static inline enum verdict account_ask(struct warden *w, unsigned rcpts) { (void)w; (void)rcpts; return V_OK; }
