@@ -16,6 +16,7 @@
 #include "share.h"
 #include "slots.h"
 #include "str.h"
+#include "users.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -80,6 +81,7 @@ place(const struct house *h)
 	for (unsigned i = 0; i < h->closes; i++) {
 		close(h->close[i]);
 	}
+	users_close();
 	log_keep(NULL);
 	nursery_forget();
 	secret_keep_radius(h->config->secrets);

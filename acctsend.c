@@ -217,7 +217,7 @@ transmit(struct flight *f, int64_t now)
 	} else if (f->status == STATUS_STOP) {
 		r.delay = seconds_since(ours, s->changed, s->changed_real, now);
 	} else {
-		r.delay = (uint32_t)((now - f->first) / 1000);
+		r.delay = (uint32_t)((now - (f->status == STATUS_INTERIM ? f->first : s->began)) / 1000);
 	}
 	r.seconds = (uint32_t)(((f->status == STATUS_INTERIM ? f->first : s->changed) - s->began) / 1000);
 	r.event = clock < BUILD_EPOCH ? 0 : clock - r.delay;
@@ -439,7 +439,6 @@ about_the_box(int64_t now)
 		return 0;
 	}
 	if (!on_its_way(ON_OFF)) {
-		me.box.run = me.h->share->run;
 		launch(me.on ? STATUS_ON : STATUS_OFF, ON_OFF, &me.box, now);
 	}
 	return 1;
@@ -467,6 +466,8 @@ acct_send(const struct house *h, int on)
 	me.conf = &h->config->radius;
 	me.sock = -1;
 	me.on = on;
+	me.box.run = h->share->run;
+	me.box.began = mono_ms();
 	random_bytes(&me.next_id, sizeof me.next_id);
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGINT, &sa, NULL);
@@ -498,6 +499,7 @@ acct_send(const struct house *h, int on)
 			if (me.off == 2) {
 				break;
 			}
+			me.box.began = me.off == 0 ? now : me.box.began;
 			me.off = 1;
 			about_the_box(now);
 		}

@@ -159,6 +159,7 @@ def test_causes(box, double, how, cause):
         c.quit()
     elif how == "term":
         server.kill(signal.SIGTERM)
+        assert c.rest().startswith(b"421")
     elif how.startswith("kill"):
         server.crash_expected = True
         os.kill(server.pair()[how == "kill smtp"], signal.SIGKILL)
@@ -302,7 +303,7 @@ def test_kill_everything(box, double):
     c.mail(rcpts=["a@far.example", "b@far.example"])
     c.mail()
     server.crash_expected = True
-    for p in server.left():
+    for p in sorted(server.left(), key=lambda p: not p.name.startswith("stile-ward ")):  # those that could still write first
         os.kill(p.pid, signal.SIGKILL)
     server.wait_exit(-signal.SIGKILL)
     poll(lambda: not server.left(), "the end")
@@ -443,7 +444,7 @@ def test_place_of_the_accountant(box, double):
     root = os.readlink("/proc/%d/root" % pid)
     assert os.listdir("/proc/%d/root/" % pid) == [] and root != "/"
     kinds = sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split("/")[-1].split(":")[0] for fd in os.listdir("/proc/%d/fd" % pid) if int(fd) > 2)
-    assert kinds == ["acct", "anon_inode", "memfd", "socket"] or [k.split(" ")[0] for k in kinds if k != "acct"] == ["[eventfd]", "mailstile", "socket"], kinds
+    assert kinds == ["acct", "anon_inode", "memfd", "socket"], kinds
 
 
 @pytest.mark.release
@@ -476,6 +477,8 @@ def test_tshark(box, server_of_record, work):
         assert "Code: " + code in text, code
     for kind in ("Start(1)", "Stop(2)", "Accounting-On(7)", "Accounting-Off(8)"):
         assert kind in text, kind
-    for bad in ("Malformed", "[Expert Info", "incorrect", "Invalid", "Unknown-Attribute", "not valid"):
+    # It does not have our vendor's dictionary.
+    text = re.sub(r"VSA: t=Unknown-Attribute\((16|17|18)\) l=6 .*\n +Type: .*\n +Length: 6\n +Unknown-Attribute: [0-9a-f]{8}\n", "", text)
+    for bad in ("Malformed", "[Expert Info", "[Invalid Authenticator: True", "Unknown-Attribute"):
         assert bad not in text, "\n".join(line for line in text.splitlines() if bad in line)
-    assert "[Authenticator: correct" in text or "Valid" in text or "correct" in text
+    assert text.count("[Invalid Authenticator: False") >= text.count("Code: Accounting-") >= 8
