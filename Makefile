@@ -48,6 +48,8 @@ SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 DEPSAN := -fsanitize=address
 DEFS := -DSANITIZE=1
 else
+# Cryptography stays at -Os; a compiler older than gcc 12 wants SMALL=-Os.
+SMALL ?= -Oz
 CODE += -Os -fstack-protector-strong -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
 # The program is optimised as a whole, 16 KiB smaller for it; programs for tests, which replace functions of it, are linked as usual.
 CODE += $(LTO) $(if $(LTO),-ffat-lto-objects)
@@ -60,7 +62,7 @@ endif
 INC := $(LIBC_INC) -isystem deps/radcli $(if $(SANITIZE),,-isystem $(B)/kernel) -isystem $(SRCDIR)/bearssl/inc \
 	-isystem $(SRCDIR)/radcli/include -isystem $(SRCDIR)/radcli/lib
 DEFS += -D_GNU_SOURCE -DVERSION=\"$(VERSION)\"
-COMPILE = $(CC) $(CODE) $(SAN) $(DEFS) -include board/$(BOARD)/config.h $(INC) $(WARN) $(WARN_GCC) \
+COMPILE = $(CC) $(CODE) $(SMALL) $(SAN) $(DEFS) -include board/$(BOARD)/config.h $(INC) $(WARN) $(WARN_GCC) \
 	$(if $(WERROR),-Werror) $(CPPFLAGS) $(CFLAGS)
 DEPCC = $(CC) $(CODE) $(DEPSAN) -D_GNU_SOURCE $(INC) $(CFLAGS) -w
 ifdef SANITIZE

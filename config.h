@@ -276,6 +276,43 @@ _Static_assert(PENALTIES_MAX >= 8 && PENALTIES_MAX <= 4096, "PENALTIES_MAX: 8..4
 #endif
 _Static_assert(PENALTY_SECONDS >= 1 && PENALTY_SECONDS <= 86400, "PENALTY_SECONDS: 1..86400");
 
+/* GUESSING: 1 = addresses are banned for a while, and strangers who guess at an account take turns: guess.h. 0 = only the delays above. */
+#ifndef GUESSING
+#define GUESSING 1
+#endif
+_Static_assert(GUESSING == 0 || GUESSING == 1, "GUESSING: 0 or 1");
+
+/* BAN_FAILS: failed logins of an address, each within PENALTY_SECONDS of the one before and none of them followed by a good one, after which
+ * its connections get 421 until PENALTY_SECONDS have passed. Default 20, range 3-1000. */
+#ifndef BAN_FAILS
+#define BAN_FAILS 20
+#endif
+_Static_assert(BAN_FAILS >= 3 && BAN_FAILS <= 1000, "BAN_FAILS: 3..1000");
+
+/* GUESS_FAILS: failed logins into an account, from networks where it has not logged in lately, after which such logins take turns, one a
+ * second. Default 10, range 3-1000. */
+#ifndef GUESS_FAILS
+#define GUESS_FAILS 10
+#endif
+_Static_assert(GUESS_FAILS >= 3 && GUESS_FAILS <= 1000, "GUESS_FAILS: 3..1000");
+
+/* GUESS_WAIT_SECONDS: how long a login waits for its turn; if that does not do, it gets 454. Default 10, range 0-60. */
+#ifndef GUESS_WAIT_SECONDS
+#define GUESS_WAIT_SECONDS 10
+#endif
+_Static_assert(GUESS_WAIT_SECONDS >= 0 && GUESS_WAIT_SECONDS <= 60, "GUESS_WAIT_SECONDS: 0..60");
+
+/* GUESS_USERS_MAX: accounts that are guessed at. Default 32, range 4-1024; 32 octets each. GUESS_KNOWN_MAX: networks where accounts have logged
+ * in, of all accounts together. Default 512, range 16-16384; 16 octets each. */
+#ifndef GUESS_USERS_MAX
+#define GUESS_USERS_MAX 32
+#endif
+_Static_assert(GUESS_USERS_MAX >= 4 && GUESS_USERS_MAX <= 1024, "GUESS_USERS_MAX: 4..1024");
+#ifndef GUESS_KNOWN_MAX
+#define GUESS_KNOWN_MAX 512
+#endif
+_Static_assert(GUESS_KNOWN_MAX >= 16 && GUESS_KNOWN_MAX <= 16384, "GUESS_KNOWN_MAX: 16..16384");
+
 /* ---- RADIUS --------------------------------------------------------------------------------------------------------------- */
 
 /* RADIUS_SERVERS_MAX: lines in radius.conf. Default 8, range 1-32. Costs about 512 octets each. */

@@ -35,6 +35,7 @@ enum verdict {
 	V_OK = 1,
 	V_AUTH_REFUSED, /* wrong name or password */
 	V_AUTH_LATER,   /* nobody could say */
+	V_AUTH_TURN,    /* nobody was asked: strangers guess at the account, and too many wait */
 	V_NEED_LOGIN,
 	V_SENDER_REFUSED, /* badmailfrom */
 	V_NO_RELAY,

@@ -16,6 +16,7 @@ static const char *const texts[R_COUNT] = {
 	[R_AUTH_OK] = "235 2.7.0 logged in",
 	[R_AUTH_REFUSED] = "535 5.7.8 name or password is wrong",
 	[R_AUTH_LATER] = "454 4.7.0 the login cannot be checked now, try again later",
+	[R_AUTH_TURN] = "454 4.7.0 strangers guess at this password; from here you must wait, try again later",
 	[R_NEED_LOGIN] = "530 5.7.0 log in first",
 	[R_SENDER_REFUSED] = "553 5.7.1 this sender is refused here",
 	[R_NO_RELAY] = "550 5.7.1 no mail for this domain without a login",

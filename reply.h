@@ -19,6 +19,7 @@ enum reply {
 	/* what the warden decided; see reply_of_verdict() */
 	R_AUTH_REFUSED,
 	R_AUTH_LATER,
+	R_AUTH_TURN,
 	R_NEED_LOGIN,
 	R_SENDER_REFUSED,
 	R_NO_RELAY,

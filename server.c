@@ -10,6 +10,7 @@
 
 #include "carry.h"
 #include "ctl.h"
+#include "guess.h"
 #include "house.h"
 #include "listen.h"
 #include "log.h"
@@ -276,11 +277,13 @@ log_refused(const struct addr *client, const char *why)
 static void
 refuse(int fd, enum profile p, const struct addr *client, const char *why)
 {
-	static const char text[] = "421 4.7.0 too many connections, try again later\r\n";
+	static const char many[] = "421 4.7.0 too many connections, try again later\r\n";
+	static const char banned[] = "421 4.7.0 too many failed logins from your address, try again later\r\n";
+	const char *text = strcmp(why, "banned") == 0 ? banned : many;
 
 	log_refused(client, why);
 	/* A TLS client cannot read plain text: it sees the connection close. */
-	if (p != PROFILE_SUBMISSIONS && send(fd, text, sizeof text - 1, MSG_DONTWAIT | MSG_NOSIGNAL) == -1) {
+	if (p != PROFILE_SUBMISSIONS && send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) == -1) {
 		log_refused(client, "could not be told");
 	}
 	close(fd);
@@ -346,6 +349,11 @@ accept_one(const struct listener *l)
 	if (se.client_policy.deny) {
 		log_refused(&se.client, "denied-by-rule");
 		close(fd);
+		return;
+	}
+	/* Who may relay without a login has no account to guess at. */
+	if (!se.client_policy.relay && guess_banned(server.house.share, &se.client)) {
+		refuse(fd, se.listen->profile, &se.client, "banned");
 		return;
 	}
 	se.slot = slots_find_room(&se.client, &why);

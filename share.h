@@ -28,6 +28,18 @@ struct share_penalty {
 	uint32_t fails;
 };
 
+struct share_guessed {
+	uint64_t key;  /* of the account: guess.c */
+	int64_t until; /* forgotten then */
+	int64_t turn;  /* when the next stranger may try */
+	uint32_t fails;
+};
+
+struct share_known {
+	uint64_t key; /* of an account and a network */
+	int64_t at;   /* when it last logged in from there */
+};
+
 struct share_radius {
 	int64_t dead_until;     /* asked last until then */
 	int64_t answered;       /* when it last did */
@@ -58,6 +70,11 @@ struct share {
 	struct share_line line[CTL_LINES_MAX];
 	struct share_slot slot[SESSIONS_MAX];
 	struct share_penalty penalty[PENALTIES_MAX];
+#if GUESSING
+	uint64_t guess_key;
+	struct share_guessed guessed[GUESS_USERS_MAX];
+	struct share_known known[GUESS_KNOWN_MAX];
+#endif
 	uint64_t radius_hash;         /* of radius.conf without its secrets: the same one goes on */
 	uint32_t radius_generation;   /* changes when radius.conf was read anew */
 	_Atomic uint32_t radius_good; /* server that answered last */

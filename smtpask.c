@@ -32,6 +32,8 @@ smtp_reply_of(enum verdict v, enum reply ok, int sender)
 		return R_AUTH_REFUSED;
 	case V_AUTH_LATER:
 		return R_AUTH_LATER;
+	case V_AUTH_TURN:
+		return R_AUTH_TURN;
 	case V_NEED_LOGIN:
 		return R_NEED_LOGIN;
 	case V_SENDER_REFUSED:

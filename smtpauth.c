@@ -65,7 +65,7 @@ log_in(struct smtp_session *s, enum sasl_mechanism mech, const char *user, size_
 	if (v == V_OK) {
 		s->loggedin = 1;
 		s->c->deadline = s->start + TIMEOUT_SESSION * INT64_C(1000);
-	} else if (v == V_AUTH_REFUSED) {
+	} else if (v == V_AUTH_REFUSED || v == V_AUTH_TURN) {
 		s->auth_fails++;
 	}
 	return smtp_reply_of(v, R_AUTH_OK, 0);

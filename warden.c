@@ -11,6 +11,7 @@
 #include "wardenint.h"
 
 #include "cert.h"
+#include "guess.h"
 #include "parse.h"
 #include "radius.h"
 #include "str.h"
@@ -216,15 +217,66 @@ ask_radius(const struct warden *w, struct msg_auth *m, struct radius_answer *a)
 	    &w->house->config->radius, w->house->config->secrets, w->house->share, w->house->radius_generation, &q, a);
 }
 
+/* A signal ends it early. */
+static void
+sleep_ms(unsigned ms)
+{
+	struct timespec ts = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+/* An address that has failed too often gets no further session for a while: what main asks guess_banned(). */
+static void
+log_ban(const struct warden *w)
+{
+	struct log_line l;
+
+	warden_event(&l, w, LOG_WARNING, "ban");
+	log_num(&l, "fails", BAN_FAILS);
+	log_num(&l, "seconds", PENALTY_SECONDS);
+	log_end(&l);
+}
+
 /* Wait before "no", longer with each failure of this address: guessing gets slow, a typing error hardly. */
 static void
 delay_refusal(const struct warden *w)
 {
 	uint32_t fails = share_fail(w->house->share, &w->session->client);
-	unsigned ms = (unsigned)AUTH_FAIL_DELAY_MS << (fails > 4 ? 3 : fails - 1);
-	struct timespec ts = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
 
-	nanosleep(&ts, NULL);
+	if (GUESSING && fails == BAN_FAILS) {
+		log_ban(w);
+	}
+	sleep_ms((unsigned)AUTH_FAIL_DELAY_MS << (fails > 4 ? 3 : fails - 1));
+}
+
+/* What comes of a login, into *a: from the RADIUS server, when it is this one's turn to ask. -1: it will not be soon enough. */
+static int
+try_login(struct warden *w, struct msg_auth *m, struct radius_answer *a)
+{
+	int ms;
+
+	if (!parse_login_ok(m->user, m->user_len, m->pass, m->pass_len)) {
+		a->why = "name or password is empty, too long or not text";
+		return 0;
+	}
+	m->user[m->user_len] = '\0';
+	ms = guess_wait(w->house->share, m->user, &w->session->client);
+	if (ms == -1) {
+		a->result = RADIUS_LATER;
+		a->why = "strangers guess at this account, and too many wait for their turn";
+		return -1;
+	}
+	sleep_ms((unsigned)ms);
+	if (!radius_stop) {
+		ask_radius(w, m, a);
+	}
+	if (a->result == RADIUS_LATER) {
+		a->why = radius_trouble_text(a->trouble);
+	} else if (a->result == RADIUS_REJECT && !radius_stop) {
+		guess_failed(w->house->share, m->user, &w->session->client);
+	}
+	return 0;
 }
 
 static int
@@ -233,16 +285,13 @@ on_auth(struct warden *w, union msg_any *any)
 	struct msg_auth *m = &any->auth;
 	struct radius_answer a = { .result = RADIUS_REJECT, .server = -1, .service = -1 };
 	enum verdict v;
+	int asked;
 
 	if (m->user_len >= sizeof m->user || m->pass_len >= sizeof m->pass || w->loggedin ||
 	    w->auth_fails >= AUTH_TRIES_MAX || (w->info.profile == PROFILE_INSIDE && !AUTH_PLAINTEXT_INSIDE)) {
 		return -1;
 	}
-	if (parse_login_ok(m->user, m->user_len, m->pass, m->pass_len)) {
-		ask_radius(w, m, &a);
-	} else {
-		a.why = "name or password is empty, too long or not text";
-	}
+	asked = try_login(w, m, &a) == 0;
 	explicit_bzero(m->pass, sizeof m->pass);
 	if (radius_stop) {
 		return -1;
@@ -263,6 +312,7 @@ on_auth(struct warden *w, union msg_any *any)
 		w->loggedin = 1;
 		atomic_store(&w->house->share->slot[w->session->slot].loggedin, 1);
 		share_forgive(w->house->share, &w->session->client);
+		guess_went_well(w->house->share, w->user, &w->session->client);
 		break;
 	case RADIUS_REJECT:
 		v = V_AUTH_REFUSED;
@@ -272,8 +322,8 @@ on_auth(struct warden *w, union msg_any *any)
 		delay_refusal(w);
 		break;
 	default:
-		v = V_AUTH_LATER;
-		a.why = radius_trouble_text(a.trouble);
+		v = asked ? V_AUTH_LATER : V_AUTH_TURN;
+		w->auth_fails += !asked;
 		log_auth(w, m, &a, "later");
 		count(w, COUNT_LOGIN_LATER, 1);
 		break;

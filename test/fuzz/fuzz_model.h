@@ -184,7 +184,7 @@ model_after(const union msg_any *m, const union msg_any *answer, enum verdict v,
 	model.count[m->type]++;
 	switch (m->type) {
 	case MSG_AUTH:
-		model.fails += v == V_AUTH_REFUSED;
+		model.fails += v == V_AUTH_REFUSED || v == V_AUTH_TURN;
 		model.loggedin |= v == V_OK;
 		if (v == V_OK) {
 			snprintf(model.user, sizeof model.user, "%.*s", (int)m->auth.user_len, m->auth.user);

@@ -260,6 +260,9 @@ fuzz_warden_begin(unsigned flags, int sock)
 	CHECK(fchdir(fuzz_spool_dir) == 0);
 	/* Nobody has failed before. What the last session left of TLS may stay: fuzz_tls.c sees to it. */
 	memset(h->share->penalty, 0, sizeof h->share->penalty);
+#if GUESSING
+	memset(h->share->guessed, 0, sizeof h->share->guessed);
+#endif
 	conf.profile = (enum profile)(flags % PROFILE_COUNT);
 	str_copy(conf.from, sizeof conf.from, (flags & 128) != 0 ? "printer@example.org" : "");
 	se.client_policy.relay = (flags & 4) != 0;

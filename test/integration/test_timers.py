@@ -3,6 +3,8 @@
 
 import os
 import signal
+import socket
+import threading
 import time
 
 import pytest
@@ -124,6 +126,90 @@ def test_penalties_are_forgotten(quick):
     assert wrong() < 1.8 < wrong()
     time.sleep(QUICK["PENALTY_SECONDS"] + 0.2)
     assert wrong() < 1.8
+
+
+def guess(server, times, source, user="alice"):
+    """So many wrong passwords at once, whose answers nobody waits for; returns when all have been counted."""
+    clients = [server.session("submissions", login=None, source=source) for _ in range(times)]
+    for c in clients:
+        c.send("AUTH PLAIN " + smtpc.b64("\0" + user + "\0guess") + "\r\n")
+    poll(lambda: len(server.log("auth", client=source, result="reject")) >= times, "%d refusals" % times)
+    return clients
+
+
+def test_ban(quick):
+    """
+    BAN_FAILS failures of one address in a row: it gets 421, on every port, until PENALTY_SECONDS have passed; nobody else does, and who may relay
+    without a login goes on doing so. A good login in between begins the count anew.
+    """
+    source, other = tools.fresh_address(), tools.fresh_address()
+    server = quick()
+    for c in guess(server, 3, source):
+        c.close()
+    assert [(e["client"], e["fails"], e["seconds"]) for e in server.log("ban")] == [(source, "3", "2")]
+    for profile, said in (("smtp", b"421 4.7.0 too many failed logins from your address, try again later\r\n"), ("submissions", b"")):
+        with socket.create_connection(("127.0.0.1", server.port[profile]), 5, (source, 0)) as c:
+            assert c.recv(1000) == said
+    server.session("submissions", source=other).close()
+    assert [e["reason"] for e in server.log("limit", client=source)] == ["banned"] * 2
+    time.sleep(2.2)
+    server.session("submissions", source=source).close()
+
+    server = quick()
+    for c in guess(server, 2, source):
+        c.close()
+    server.session("submissions", source=source).close()
+    for c in guess(server, 1, source):
+        c.close()
+    assert not server.log("ban")
+
+    server = quick(prepare=lambda s: tools.tcprules(os.path.join(s.control, "tcp.smtp.cdb"), source + ':allow,RELAYCLIENT=""\n'))
+    for c in guess(server, 3, source):
+        c.close()
+    assert len(server.log("ban")) == 1
+    with server.session("smtp", source=source) as c:
+        c.mail(rcpts=["v@far.example"])
+
+
+def test_strangers_take_turns(quick):
+    """
+    An account that is guessed at from elsewhere: its owner logs in at once where she has been before; strangers, and she where she is new, wait
+    for their turn, one a second, and when too many do, hear 454. Other accounts notice nothing.
+    """
+    server = quick()
+    home, other_home, hotel = "127.67.1.1", "127.67.1.2", "127.67.2.1"
+    server.session("submissions", source=home).close()
+    for n in range(3):
+        guess(server, 1, "127.68.%d.1" % n)[0].close()
+
+    def seconds(source, user="alice", password="wonder land"):
+        with server.session("submissions", login=None, source=source) as c:
+            begin = time.monotonic()
+            code = c.auth_plain(user, password, None).code
+            return code, time.monotonic() - begin
+
+    # Three at once: turns after 0, 1 and 2 seconds. Then the owner's, where she is new: too long.
+    strangers = [threading.Thread(target=seconds, args=("127.69.%d.1" % n, "alice", "guess")) for n in range(3)]
+    for t in strangers:
+        t.start()
+        time.sleep(0.05)
+    code, took = seconds(hotel)
+    assert code == 454 and took < 0.9
+    for source in (home, other_home):
+        code, took = seconds(source)
+        assert code == 235 and took < 0.9
+    code, took = seconds(hotel, "carol", "carol-pw")
+    assert code == 235 and took < 0.9
+    for t in strangers:
+        t.join()
+    event = server.log("auth", client=hotel, user="alice")[0]
+    assert event["result"] == "later" and "strangers guess at this account" in event["reason"]
+    # When there are fewer, she waits for her turn, and then is at home there, too.
+    code, took = seconds("127.69.77.1", "alice", "guess")
+    code, took = seconds("127.67.3.1")
+    assert code == 235
+    code, took = seconds("127.67.3.2")
+    assert code == 235 and took < 0.9
 
 
 def test_drain_ends(quick):

@@ -52,6 +52,7 @@ test_codes(void **state)
 		{ R_AUTH_OK, "235 2.7.0" },
 		{ R_AUTH_REFUSED, "535 5.7.8" },
 		{ R_AUTH_LATER, "454 4.7.0" },
+		{ R_AUTH_TURN, "454 4.7.0" },
 		{ R_AUTH_ALREADY, "503 " },
 		{ R_AUTH_MECHANISM, "504 5.5.4" },
 		{ R_AUTH_BASE64, "501 5.5.2" },
@@ -94,8 +95,8 @@ test_codes(void **state)
 static void
 test_bad_commands(void **state)
 {
-	static const enum reply no[] = { R_NONE, R_DONE, R_RCPT_OK, R_AUTH_REFUSED, R_AUTH_LATER, R_NO_RELAY,
-		R_TOO_MANY_RCPT, R_SPOOL_ERROR, R_LOOP, R_TOO_BIG };
+	static const enum reply no[] = { R_NONE, R_DONE, R_RCPT_OK, R_AUTH_REFUSED, R_AUTH_LATER, R_AUTH_TURN,
+		R_NO_RELAY, R_TOO_MANY_RCPT, R_SPOOL_ERROR, R_LOOP, R_TOO_BIG };
 	static const enum reply yes[] = { R_UNKNOWN, R_LINE_LONG, R_ARGUMENT, R_RCPT_SYNTAX, R_HELO_FIRST, R_NEED_TLS,
 		R_AUTH_BASE64, R_AUTH_LONG };
 
@@ -116,6 +117,7 @@ test_verdicts(void **state)
 		[V_OK] = R_SENDER_OK,
 		[V_AUTH_REFUSED] = R_AUTH_REFUSED,
 		[V_AUTH_LATER] = R_AUTH_LATER,
+		[V_AUTH_TURN] = R_AUTH_TURN,
 		[V_NEED_LOGIN] = R_NEED_LOGIN,
 		[V_SENDER_REFUSED] = R_SENDER_REFUSED,
 		[V_NO_RELAY] = R_NO_RELAY,

@@ -13,6 +13,8 @@
 
 #include "wardenrig.h"
 
+#include "guess.h"
+
 /* How far a transaction has come. */
 enum stage { NOTHING, SENDER, RECIPIENT, RECEIVING, STAGES };
 
@@ -395,6 +397,41 @@ test_refused_logins(void **state)
 	assert_int_equal(world.asked, AUTH_REQUESTS_MAX);
 }
 
+#if GUESSING
+/* Strangers take turns at an account that is guessed at; one who finds no turn is told "later", which is one of a session's tries. */
+static void
+test_turns(void **state)
+{
+	struct addr stranger = { .ip = { [0] = 0x20, [1] = 0x01, [15] = 1 } };
+
+	(void)state;
+	begin(PROFILE_SUBMISSION);
+	for (int i = 0; i < GUESS_FAILS; i++) {
+		guess_failed(house.share, "moe", &stranger);
+	}
+	world.result = RADIUS_REJECT;
+	assert_int_equal(auth("moe", "x"), V_AUTH_REFUSED);
+	assert_int_equal(world.asked, 1);
+	while (guess_wait(house.share, "moe", &stranger) >= 0) {
+	}
+	world.result = RADIUS_ACCEPT;
+	for (int i = 1; i < AUTH_TRIES_MAX; i++) {
+		assert_int_equal(auth("moe", "x"), V_AUTH_TURN);
+	}
+	assert_int_equal(w->auth_fails, AUTH_TRIES_MAX);
+	assert_int_equal(auth("moe", "x"), -1);
+	assert_int_equal(world.asked, 1);
+	assert_int_equal(house.share->slot[0].loggedin, 0);
+
+	/* The owner at home, who has logged in from there before, neither waits nor is refused. */
+	guess_went_well(house.share, "moe", &session.client);
+	begin(PROFILE_SUBMISSION);
+	world.result = RADIUS_ACCEPT;
+	assert_int_equal(auth("moe", "x"), V_OK);
+	assert_int_equal(world.slept_ms, 0);
+}
+#endif
+
 static void
 test_notes(void **state)
 {
@@ -444,6 +481,9 @@ main(void)
 		cmocka_unit_test(test_tls_sessions),
 		cmocka_unit_test(test_login),
 		cmocka_unit_test(test_refused_logins),
+#if GUESSING
+		cmocka_unit_test(test_turns),
+#endif
 		cmocka_unit_test(test_notes),
 	};
 
