@@ -146,11 +146,15 @@ account_ask(struct warden *w, unsigned rcpts)
 }
 
 enum verdict
-account_book(struct warden *w)
+account_book(struct warden *w, uint64_t octets)
 {
 	enum verdict v = V_OK;
 	int first = 0;
 
+	/* smtp's word; but only a liar knows of more than it says, and the file's size is looked at, too. */
+	if (w->loggedin && w->limits.size != 0 && octets > w->limits.size) {
+		return V_TOO_BIG;
+	}
 	if (w->loggedin) {
 		v = users_book(w->user, &w->limits, w->env.rcpts, time(NULL), &first);
 	}

@@ -163,6 +163,18 @@ reap(const struct warden *w)
 	return WARDEN_SMTP_CRASHED;
 }
 
+/* Say no more, so that smtp says 421 to the client and ends; were we gone, main would end it before. It has five seconds. */
+static void
+let_go(const struct warden *w)
+{
+	static uint8_t m[BATCH_OCTETS];
+	int64_t left, until = mono_ms() + 5000;
+
+	shutdown(w->sock, SHUT_WR);
+	while ((left = until - mono_ms()) > 0 && msg_recv(w->sock, m, sizeof m, NULL, (int)left) > 0) {
+	}
+}
+
 static int
 serve(struct warden *w)
 {
@@ -176,7 +188,8 @@ serve(struct warden *w)
 		int rc = n > 0 ? warden_dispatch(w, m, (size_t)n) : 0;
 
 		if (ACCOUNTS && (wait == 0 || (n == -1 && errno == ETIMEDOUT))) {
-			w->why = NOTE_TIMEOUT; /* smtp sees us go, and says 421 */
+			w->why = NOTE_TIMEOUT;
+			let_go(w);
 			return WARDEN_DONE;
 		}
 		if (n == 0 || (n == -1 && errno == ECONNRESET)) {

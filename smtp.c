@@ -14,6 +14,7 @@
 #include "str.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -683,6 +684,7 @@ smtp_prepare(const struct smtp_info *info, struct conn *c, const struct cert_cha
 	s->c = c;
 	s->sock = sock;
 	c->watch = sock;
+	c->watch_for = ACCOUNTS ? POLLIN : 0; /* it says nothing unasked */
 	s->file = -1;
 	s->phase = PH_START;
 	if (info->tls_ready && c->chain != chain) {

@@ -601,7 +601,7 @@ on_data(struct warden *w, union msg_any *any)
 
 /* What smtp has written: not more than allowed, and ending with LF, or qmail-remote could never deliver it. */
 static enum verdict
-check_file(const struct warden *w, uint64_t octets)
+check_file(const struct warden *w)
 {
 	struct stat st;
 	char last = '\0';
@@ -609,10 +609,7 @@ check_file(const struct warden *w, uint64_t octets)
 	if (fstat(w->spool.fd, &st) == -1 || pread(w->spool.fd, &last, 1, st.st_size - 1) != 1 || last != '\n') {
 		return V_SPOOL_ERROR;
 	}
-	/* `octets` is smtp's word: of use where the login has a limit smtp does not know. */
-	if (w->info.databytes != 0 &&
-	    ((ACCOUNTS && octets > w->info.databytes) ||
-		(uint64_t)st.st_size > w->info.databytes + spool_head_max(&w->spool))) {
+	if (w->info.databytes != 0 && (uint64_t)st.st_size > w->info.databytes + spool_head_max(&w->spool)) {
 		return V_TOO_BIG;
 	}
 	return V_OK;
@@ -646,9 +643,9 @@ on_commit(struct warden *w, union msg_any *any)
 	if (!spool_returned(&w->spool)) {
 		return -1;
 	}
-	v = check_file(w, any->commit.octets);
+	v = check_file(w);
 	if (v == V_OK) {
-		v = account_book(w);
+		v = account_book(w, any->commit.octets);
 	}
 	if (v == V_OK && spool_commit(&w->spool, &w->env) == -1) {
 		account_unbook(w);

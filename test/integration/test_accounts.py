@@ -412,6 +412,7 @@ def test_killed(make_server, customers):
     for f in server.files():  # what lies in todo/ was stored, acknowledged or not
         os.unlink(os.path.join(server.queue, f))
     server.start()
+    poll(lambda: server.accepts("submission"), "the server to listen")
     rest = Senders(server, 100)
     rest.join()
     assert rest.accepted == LIMIT - counted

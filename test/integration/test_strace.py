@@ -24,6 +24,7 @@ def strace(scratch, *words):
     def prepare(server):
         # Made beforehand, since main would make them with the very calls that are counted.
         tools.make_certificate(os.path.join(server.control, "servercert.pem"), os.path.join(server.control, "serverkey.pem"))
+        server.tool("users")
     return {"wrap": ["strace", "-D", "-f", "-q", "-y", "-s", "200", "-o", os.path.join(scratch, "trace"), *words],
             "prepare": prepare, "listen": LISTEN}
 
