@@ -29,6 +29,9 @@
 #define LOCK_SENDER (LOCK_SEARCH + 1)
 #define LOCK_PLACE(i) (LOCK_SEARCH + 2 + (off_t)(i))
 #define LEFT_OLD_MS 1000 /* what the server said is asked for again after that */
+/* When no more than so much is left, a session waits for the answer about its last message, so long at most. */
+#define NEAR 20
+#define NEAR_MS 300
 
 static int file = -1, bell = -1;
 static struct acct_session mine; /* of this warden; ACCT_FREE: none */
@@ -367,30 +370,47 @@ acct_rejected(void)
 	mine.rejected++; /* goes with what is written next */
 }
 
+/* What the server said last, and what of it this session has used since. 1: its last message has been acknowledged. */
+static int
+look(uint32_t *left, uint32_t *left_rcpt, int64_t *at)
+{
+	struct acct_place p;
+
+	if (!acct_read(place, &p) || memcmp(p.a.sid, mine.sid, sizeof mine.sid) != 0) {
+		*left = *left_rcpt = LIMIT_NONE;
+		*at = 0;
+		return 0;
+	}
+	*left = p.a.left;
+	*left_rcpt = p.a.left_rcpt;
+	*at = mine.asked == p.a.asked ? p.a.at : mono_ms();
+	if (*left != LIMIT_NONE) {
+		uint32_t since = mine.messages - p.a.messages;
+
+		*left = *left > since ? *left - since : 0;
+	}
+	if (*left_rcpt != LIMIT_NONE) {
+		uint32_t since = mine.rcpts - p.a.rcpts;
+
+		*left_rcpt = *left_rcpt > since ? *left_rcpt - since : 0;
+	}
+	return mine.messages == p.a.messages;
+}
+
 void
 acct_left(uint32_t *left, uint32_t *left_rcpt)
 {
-	struct acct_place p;
+	static const struct timespec tick = { .tv_nsec = 2000000 };
+	int64_t at;
 
 	*left = *left_rcpt = LIMIT_NONE;
 	if (mine.state != ACCT_OPEN || !mine.keeps) {
 		return;
 	}
-	if (!acct_read(place, &p) || memcmp(p.a.sid, mine.sid, sizeof mine.sid) != 0) {
-		memset(&p.a, 0, sizeof p.a);
-		p.a.left = p.a.left_rcpt = LIMIT_NONE;
+	for (int i = 0; !look(left, left_rcpt, &at) && i < NEAR_MS / 2 && (*left <= NEAR || *left_rcpt <= NEAR); i++) {
+		nanosleep(&tick, NULL);
 	}
-	if (p.a.left != LIMIT_NONE) {
-		uint32_t since = mine.messages - p.a.messages;
-
-		*left = p.a.left > since ? p.a.left - since : 0;
-	}
-	if (p.a.left_rcpt != LIMIT_NONE) {
-		uint32_t since = mine.rcpts - p.a.rcpts;
-
-		*left_rcpt = p.a.left_rcpt > since ? p.a.left_rcpt - since : 0;
-	}
-	if (mono_ms() - p.a.at > LEFT_OLD_MS && mine.asked == p.a.asked) {
+	if (mono_ms() - at > LEFT_OLD_MS) {
 		mine.asked++;
 		changed();
 	}

@@ -16,7 +16,6 @@ radius=''
 box1=''
 box2=''
 as=()
-by_hand=''
 limit=3
 
 # shellcheck source=test/demo-lib.sh
@@ -80,21 +79,14 @@ counted() {
 	test "$(sql -A -t -d qmail -c 'select count(*) from mailstile_sessions where stopped and messages > 0')" = "$1"
 }
 
-# tell BOX SESSIONS: that box has sent a message, and the database is to hear of it: from the box, or, where it keeps no account, from us.
-tell() {
+# heard SESSIONS: wait until the database has
+heard() {
 	local n
-	for ((n = 0; n < 30 && ${#by_hand} == 0; n++)); do
-		counted "$2" && return
+	for ((n = 0; n < 100; n++)); do
+		counted "$1" && return
 		sleep 0.1
 	done
-	if test -z "$by_hand"; then
-		by_hand=yes
-		explain "This mailstile tells RADIUS nothing about its sessions, so here we do that for it."
-	fi
-	radclient "127.0.0.1:$((radius_port + 1))" acct "$secret" > "$top/acct" <<- END || fail "accounting: $(cat "$top/acct")"
-		User-Name=alice,Acct-Status-Type=Stop,Acct-Session-Id=by-hand-$2,NAS-Identifier=$1.demo.example,Mailstile-Acct-Messages=1,Mailstile-Acct-Recipients=1
-	END
-	counted "$2" || fail "the session was not counted"
+	fail "the database has not heard of $1 sessions"
 }
 
 tables() {
@@ -205,7 +197,7 @@ box() {
 	echo "$1.demo.example" > "$control/me"
 	echo off > "$control/relay"
 	echo "submission 127.0.0.1:$2" > "$control/listen"
-	(umask 077 && echo "127.0.0.1:$radius_port $secret 2 2" > "$control/radius.conf")
+	(umask 077 && echo "127.0.0.1:$radius_port $secret 2 2 acct=$((radius_port + 1))" > "$control/radius.conf")
 	test ${#as[@]} = 0 || chown -R 65534:65534 "$top/$1"
 	"${as[@]}" "$top/mailstile" mkqueue -H "$top/$1" > "$top/mkqueue.log" 2>&1 || fail "$(cat "$top/mkqueue.log")"
 }
@@ -229,14 +221,14 @@ explain "box1 on 127.0.0.1:$submission1, box2 on 127.0.0.1:$submission2."
 step "5. Alice sends two messages through the first"
 for n in 1 2; do
 	send box1 || { said box1; fail "the message was not accepted"; }
-	tell box1 $n
+	heard $n
 done
 said box1
 tables
 
 step "6. And one through the second"
 send box2 || { said box2; fail "the message was not accepted"; }
-tell box2 3
+heard 3
 said box2
 tables
 count=$(sql -A -t -d qmail -c 'select count, total_count from sendcounts where last_send = current_date')
@@ -248,17 +240,13 @@ sed -n '/^Received/,$p' <<< "$left" | show
 expect "$left" 'Access-Accept'
 expect "$left" 'Mailstile-Day-Messages = 0'
 explain "The login is right, and nothing is left."
-if test -n "$by_hand"; then
-	explain "This mailstile knows no limits yet, so that is as far as this goes."
-else
-	for box in box1 box2; do
-		send $box && fail "$box took one message too many"
-		said $box
-		grep -qE '^<~\* [45]' "$top/$box.said" || fail "expected a refusal"
-		grep -qE '^<~  235 ' "$top/$box.said" || fail "expected the login to be right"
-	done
-	explain "Refused on both."
-fi
+for box in box1 box2; do
+	send $box && fail "$box took one message too many"
+	said $box
+	grep -qE '^<~\* [45]' "$top/$box.said" || fail "expected a refusal"
+	grep -qE '^<~  235 ' "$top/$box.said" || fail "expected the login to be right"
+done
+explain "Refused on both."
 
 step "8. The end"
 for name in box1 box2; do

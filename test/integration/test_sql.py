@@ -2,6 +2,7 @@
 """contrib/freeradius: FreeRADIUS and PostgreSQL with the two tables of the qmail-esmtpd set-ups, as they are shipped."""
 
 import re
+import time
 
 import pytest
 
@@ -110,9 +111,9 @@ def test_box(make_server, radius):
 
 def test_limit_of_all_boxes(radius, db):
     """What is sent through one box is not left on the other. At the limit the login is right and nothing is left: nobody is told that his password is wrong."""
-    assert radius.account("bob", "Start", "s1") == {"code": "Accounting-Response"}
+    assert radius.account("bob", "Start", "s1") == {"code": "Accounting-Response", "Mailstile-Day-Messages": "3"}
     assert db.count("bob") is None
-    assert radius.account("bob", "Interim-Update", "s1", 2)
+    assert radius.account("bob", "Interim-Update", "s1", 2) == {"code": "Accounting-Response", "Mailstile-Day-Messages": "1"}
     assert db.count("bob") == (0, 2, 2) and left(radius, "bob", "box2") == 1
     assert radius.account("bob", "Stop", "s1", 2)
     assert radius.account("bob", "Stop", "s2", 1, nas="box2")
@@ -210,7 +211,7 @@ def test_absurd_numbers(radius, db):
 def test_nobody_to_count_for(radius, db):
     """Acknowledged, or the box would repeat it for ever."""
     assert radius.account("nobody", "Stop", "s1", 3)
-    assert radius.account("o'neil", "Stop", "s'1", 3)
+    assert radius.account("o'neil", "Stop", "s'1", 3)["Mailstile-Day-Messages"] == "47"
     assert radius.radclient("acct", {"Acct-Status-Type": "Accounting-On", "NAS-Identifier": "box1"})
     assert db.sql("select count(*) from mailstile_sessions") == [["1"]] and db.count("o'neil") == (0, 3, 3)
 
@@ -241,6 +242,41 @@ def test_database_down(make_server, radius, db):
     assert db.count("alice") == (0, 5, 5) and left(radius, "alice") == 45
     with server.session("submissions", login=None) as c:
         c.auth_plain("alice", "wonder land")
+
+
+@pytest.mark.parametrize("pause", [0, 0.05])
+def test_two_boxes_at_once(make_server, radius, db, pause):
+    """
+    Four open sessions of one customer, two on each of two boxes, each as fast as it can (or nearly): the limit is that of all together. Beyond it
+    goes at most what was under way, for each session one message; each box has kept account of what it took.
+    """
+    boxes = [make_server(radius=radius.box, listen=SUBMISSIONS) for _ in range(2)]
+
+    def customer(box):
+        taken = 0
+        with box.session("submissions") as c:
+            for _ in range(60):
+                for line, code in (("MAIL FROM:<me@client.example>", 250), ("RCPT TO:<you@far.example>", 250), ("DATA", 354), ("Subject: x\r\n\r\nx\r\n.", 250)):
+                    said = c.cmd(line, None)
+                    if said.code != code:
+                        assert said.raw[:9] == b"450 4.7.1", said.raw
+                        return taken
+                taken += 1
+                time.sleep(pause)
+        return taken
+    crowd = tools.Crowd({n: lambda n=n: customer(boxes[n % 2]) for n in range(4)})
+    taken = [crowd[n] for n in range(4)]
+    assert 50 <= sum(taken) <= 50 + 4, taken
+    tools.poll(lambda: db.count("alice") == (0, sum(taken), sum(taken)), "the database to have heard of all of them: %r" % (taken,))
+    for box in boxes:
+        with box.session("submissions") as c:
+            assert c.cmd("MAIL FROM:<me@client.example>", None).raw[:9] == b"450 4.7.1"
+    db.sql("update mailstile_limits set day_messages = 1000 where id = 0")
+    try:
+        with boxes[0].session("submissions") as c:
+            c.mail()
+    finally:
+        db.sql("update mailstile_limits set day_messages = 50 where id = 0")
 
 
 def test_started_without_the_database(sql_server, db, work):
