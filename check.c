@@ -11,6 +11,7 @@
 #include "radius.h"
 #include "server.h"
 #include "str.h"
+#include "users.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -362,6 +363,9 @@ check_rest(const struct config *c, struct diag *d)
 			spool_check_owner(&s, c->spool_dir, ids.spool_uid, d);
 		}
 		house_check_jail(c, &ids, d);
+#if ACCOUNTS
+		users_check(c->home, ids.root, ids.spool_uid, d);
+#endif
 	}
 #if TOOLS
 	check_all_lines(c, d);

@@ -339,6 +339,7 @@ def test_damaged_counts(make_server, customers):
     with login(server, "day3", 454) as c:
         refused(c, 530, "5.7.0")
     assert server.tool("users", check=False).returncode == 111
+    assert "mailstile/users: error: damaged" in server.tool("check", check=False).text
     os.rename(path, path + ".bad")
     server.reload()
     with login(server, "day3") as c:
