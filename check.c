@@ -4,12 +4,14 @@
 #include "cleanint.h"
 #include "control.h"
 #include "house.h"
+#include "limits.h"
 #include "options.h"
 #include "priv.h"
 #include "queue.h"
 #include "radius.h"
 #include "server.h"
 #include "str.h"
+#include "users.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -69,8 +71,54 @@ print_safe(const char *label, const char *s)
 	print(STDOUT_FILENO, "%s: %s\n", label, text);
 }
 
+#if ACCOUNTS
+
+static void
+show_limit(const char *name, uint32_t n)
+{
+	if (n != LIMIT_NONE) {
+		print(STDOUT_FILENO, "  %s %u\n", name, n);
+	}
+}
+
+/* What the accepted login may do. 0, or 1: that is not understood. */
 static int
-report(const struct config *c, const struct radius_answer *a)
+show_limits(const struct config *c, const struct radius_answer *a, const char *user)
+{
+	static struct limits l;
+	const char *why =
+	    c->accounts_bad ? "userlimits or timezone is no good" : "more attributes than there is room for";
+
+	limits_default(&l);
+	if (!c->accounts_bad) {
+		limits_file(&l, c->userlimits, user);
+	}
+	if (c->accounts_bad || a->policy.lost || limits_radius(&l, a->policy.attributes, a->policy.len, &why) == -1) {
+		print(STDOUT_FILENO, "but its limits are not understood, and it is put off: %s\n", why);
+		return 1;
+	}
+	print(STDOUT_FILENO, "limits:%s\n", l.relay ? "" : " relay no");
+	show_limit("day", l.left == LIMIT_NONE ? l.day : LIMIT_NONE);
+	show_limit("rcpt", l.left_rcpt == LIMIT_NONE ? l.rcpt : LIMIT_NONE);
+	show_limit("left today", l.left);
+	show_limit("recipients left today", l.left_rcpt);
+	show_limit("rate", l.rate);
+	show_limit("sessions", l.sessions);
+	show_limit("time", l.session_s);
+	show_limit("idle", l.idle_s);
+	if (l.size != 0) {
+		print(STDOUT_FILENO, "  size %llu\n", (unsigned long long)l.size);
+	}
+	for (unsigned i = 0; i < l.froms; i++) {
+		print_safe("  from", l.from[i]);
+	}
+	return 0;
+}
+
+#endif
+
+static int
+report(const struct config *c, const struct radius_answer *a, const char *user)
 {
 	if (a->server >= 0) {
 		print(STDOUT_FILENO, "server: %s:%u, %lld ms\n", c->radius.server[a->server].name,
@@ -88,7 +136,12 @@ report(const struct config *c, const struct radius_answer *a)
 	switch (a->result) {
 	case RADIUS_ACCEPT:
 		print(STDOUT_FILENO, "accept: this login may send mail\n");
+#if ACCOUNTS
+		return show_limits(c, a, user);
+#else
+		(void)user;
 		return 0;
+#endif
 	case RADIUS_REJECT:
 		print(STDOUT_FILENO, "reject: this login may not send mail\n");
 		return 1;
@@ -128,7 +181,7 @@ check_radius(const struct config *c, const char *user)
 	radius_set_addresses(sh, 0, &addresses);
 	radius_ask(&c->radius, c->secrets, sh, 0, &q, &a);
 	explicit_bzero(pass, sizeof pass);
-	return report(c, &a);
+	return report(c, &a, user);
 }
 
 #if TOOLS
@@ -310,6 +363,9 @@ check_rest(const struct config *c, struct diag *d)
 			spool_check_owner(&s, c->spool_dir, ids.spool_uid, d);
 		}
 		house_check_jail(c, &ids, d);
+#if ACCOUNTS
+		users_check(c->home, ids.root, ids.spool_uid, d);
+#endif
 	}
 #if TOOLS
 	check_all_lines(c, d);

@@ -552,7 +552,7 @@ control_zone(const char *home, int32_t *seconds, struct diag *d)
 		return 0;
 	}
 	diag_put(d, DIAG_ERROR, ctl_path(home, "timezone", path, sizeof path), 1,
-	    "expected +HHMM or -HHMM, the offset to UTC, as in +0100");
+	    "expected +HHMM or -HHMM, the offset to UTC, as in +0100; nobody can log in until this is mended");
 	return -1;
 }
 
@@ -561,14 +561,12 @@ load_accounts(struct config *c, struct diag *d)
 {
 	char path[512];
 
-	ctl_path(c->home, "userlimits", path, sizeof path);
 	c->accounts_bad = control_zone(c->home, &c->zone, d) == -1;
+	ctl_path(c->home, "userlimits", path, sizeof path);
 	if (ctl_read(c->home, "userlimits", &c->userlimits, d) == CTL_BAD ||
 	    (c->userlimits != NULL && limits_check(c->userlimits, d, path) == -1)) {
+		diag_put(d, DIAG_ERROR, path, 0, "nobody can log in until this is mended");
 		c->accounts_bad = 1;
-	}
-	if (c->accounts_bad) {
-		diag_put(d, DIAG_ERROR, path, 0, "with this or with userlimits as it is nobody can log in");
 	}
 	ctl_path(c->home, "alertto", path, sizeof path);
 	if (ctl_line(c->home, "alertto", c->alertto, sizeof c->alertto, d) == -1 ||

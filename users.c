@@ -175,20 +175,20 @@ make(const char *path, int root, uid_t uid, gid_t gid)
 	return rc;
 }
 
-int
-users_open(const char *home, int root, uid_t uid, gid_t gid, struct diag *d)
+static void
+path_below(const char *home, char *path, size_t size)
 {
 	static const char name[] = USERS_FILE;
-	char path[512];
-	struct stat st;
-	int fd;
 
-	users_close();
-	str_fmt(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : home, name[0] == '/' ? "" : "/", name);
-	fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (fd == -1 && errno == ENOENT && make(path, root, uid, gid) == 0) {
-		fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	}
+	str_fmt(path, size, "%s%s%s", name[0] == '/' ? "" : home, name[0] == '/' ? "" : "/", name);
+}
+
+/* What is open at `fd`, if it is fit for use. 0 or -1. */
+static int
+use(int fd, const char *path, int root, uid_t uid, struct diag *d)
+{
+	struct stat st;
+
 	if (fd == -1) {
 		diag_put(d, DIAG_ERROR, path, 0, "%s; nobody can log in: what each login has sent is counted there",
 		    strerror(errno));
@@ -203,6 +203,35 @@ users_open(const char *home, int root, uid_t uid, gid_t gid, struct diag *d)
 		return -1;
 	}
 	return 0;
+}
+
+int
+users_open(const char *home, int root, uid_t uid, gid_t gid, struct diag *d)
+{
+	char path[512];
+	int fd;
+
+	users_close();
+	path_below(home, path, sizeof path);
+	fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd == -1 && errno == ENOENT && make(path, root, uid, gid) == 0) {
+		fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	}
+	return use(fd, path, root, uid, d);
+}
+
+void
+users_check(const char *home, int root, uid_t uid, struct diag *d)
+{
+	char path[512];
+	int fd;
+
+	path_below(home, path, sizeof path);
+	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd != -1 || errno != ENOENT) {
+		use(fd, path, root, uid, d);
+		users_close();
+	}
 }
 
 void

@@ -39,6 +39,8 @@ struct users_record {
  * without it every login is put off.
  */
 int users_open(const char *home, int root, uid_t uid, gid_t gid, struct diag *d);
+/* Say what is wrong with it, if it is there. `check`. */
+void users_check(const char *home, int root, uid_t uid, struct diag *d);
 /* Use this descriptor of such a file (tests), or make one in an empty file. 0 or -1. */
 int users_use(int fd);
 /* For processes that must not have it. */

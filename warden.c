@@ -301,6 +301,9 @@ on_auth(struct warden *w, union msg_any *any)
 	case RADIUS_ACCEPT:
 		memcpy(w->user, m->user, m->user_len);
 		w->user[m->user_len] = '\0';
+		/* The password was right, whatever comes of it. */
+		share_forgive(w->house->share, &w->session->client);
+		guess_went_well(w->house->share, w->user, &w->session->client);
 		v = account_login(w, &a, &a.why);
 		if (ACCOUNTS && v != V_OK) {
 			w->user[0] = '\0';
@@ -312,8 +315,6 @@ on_auth(struct warden *w, union msg_any *any)
 		count(w, COUNT_LOGINS, 1);
 		w->loggedin = 1;
 		atomic_store(&w->house->share->slot[w->session->slot].loggedin, 1);
-		share_forgive(w->house->share, &w->session->client);
-		guess_went_well(w->house->share, w->user, &w->session->client);
 		acct_begin(w->house->share->run, w->info.session, w->client, w->user, &a, account_shared(w));
 		break;
 	case RADIUS_REJECT:

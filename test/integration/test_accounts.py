@@ -312,6 +312,17 @@ def test_userlimits(make_server, customers):
         c.mail()
 
 
+@pytest.mark.parametrize("user,status,lines", [
+    ("plain", 0, ["limits:"]), ("vsa", 0, ["limits:", "  left today 2", "  size 1024", "  from: @example.net"]), ("norelay", 0, ["limits: relay no"]),
+    ("rcpt3", 0, ["limits:", "  rcpt 3"]), ("bad", 1, ["but its limits are not understood, and it is put off: an unknown word; expected day, rcpt, rate, "
+                                                       "sessions, size, time, idle, from, relay, each with = and a value"])])
+def test_check_radius(box, user, status, lines):
+    """What a server says of a login can be seen beforehand."""
+    p = box.tool("check", "radius", user, input=b"pw\n", check=False)
+    assert p.returncode == status, p.text
+    assert p.text.splitlines()[-len(lines):] == lines
+
+
 def test_damaged_counts(make_server, customers):
     """A file that is no good refuses logins, and says why; away with it, and all begins anew."""
     server = make_server(radius=customers, listen=SUBMISSION)
@@ -328,6 +339,7 @@ def test_damaged_counts(make_server, customers):
     with login(server, "day3", 454) as c:
         refused(c, 530, "5.7.0")
     assert server.tool("users", check=False).returncode == 111
+    assert "mailstile/users: error: damaged" in server.tool("check", check=False).text
     os.rename(path, path + ".bad")
     server.reload()
     with login(server, "day3") as c:

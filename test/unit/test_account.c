@@ -11,9 +11,11 @@
 
 #include <cmocka.h>
 
-#include "wardenrig.h"
+#include "config.h"
 
 #if ACCOUNTS
+
+#include "wardenrig.h"
 
 #define OURS "\0\0\xff\xfa"
 

@@ -133,6 +133,27 @@ test_files(void **state)
 		{ "relayclients", "192.168.1.0/24\n192.168.1.1/24\n", 0, 0, "E|relayclients|2|expected ADDRESS" },
 		{ "relayclients", "192.168.1.\n", 0, 0, "E|relayclients|1|expected ADDRESS" },
 		{ "relayclients", NULL, 1, 0, "E|relayclients|0|cannot be read" },
+#if ACCOUNTS
+		{ "userlimits", "# a day\n:day=5\njoe:relay=no\n", 0, 0, NULL },
+		{ "userlimits", ":day=5\njoe=no\n", 0, 0, "E|userlimits|2|no colon" },
+		{ "userlimits", ":day=5\n:days=5\n", 0, 0, "E|userlimits|2|an unknown word" },
+		{ "userlimits", NULL, 1, 0, "E|userlimits|0|cannot be read" },
+		{ "userlimits", ":day=5\0\n", 8, 0, "E|userlimits|0|contains a NUL octet" },
+		{ "timezone", "-0330\n", 0, 0, NULL },
+		{ "timezone", "+1400\n", 0, 0, NULL },
+		{ "timezone", "0100\n", 0, 0, "E|timezone|1|expected +HHMM" },
+		{ "timezone", "+100\n", 0, 0, "E|timezone|1|expected +HHMM" },
+		{ "timezone", "+1401\n", 0, 0, "E|timezone|1|expected +HHMM" },
+		{ "timezone", "+0160\n", 0, 0, "E|timezone|1|expected +HHMM" },
+		{ "timezone", "+01:0\n", 0, 0, "E|timezone|1|expected +HHMM" },
+		{ "timezone", NULL, 1, 0, "E|timezone|0|cannot be read" },
+		{ "alertto", "noc@isp.example\n", 0, 0, NULL },
+		{ "alertto", "noc\n", 0, 0, "E|alertto|1|expected USER@DOMAIN" },
+		{ "alertto", "noc@isp\n", 0, 0, "E|alertto|1|expected USER@DOMAIN" },
+		{ "alertto", "<noc@isp.example>\n", 0, 0, "E|alertto|1|expected USER@DOMAIN" },
+		{ "alertto", "a@b.example c@d.example\n", 0, 0, "E|alertto|1|expected USER@DOMAIN" },
+		{ "alertto", NULL, 1, 0, "E|alertto|0|cannot be read" },
+#endif
 		{ "morercpthosts.cdb", "rubbish", 0, 0, "E|morercpthosts.cdb|0|not a cdb file; only rcpthosts counts" },
 		{ "tcp.smtp.cdb", "", 0, 0, "E|tcp.smtp.cdb|0|not a cdb file; nobody relays by its rules" },
 		{ "tcp.smtp.cdb", NULL, 1, 0, "E|tcp.smtp.cdb|0|not a cdb file" },
@@ -144,6 +165,43 @@ test_files(void **state)
 	(void)state;
 	check_files(t, COUNT(t));
 }
+
+#if ACCOUNTS
+
+/* What is no good keeps everybody out, and only then. */
+static void
+test_accounts(void **state)
+{
+	static const struct {
+		const char *file, *text;
+		int bad;
+		int32_t zone;
+	} t[] = { { "me", "a.b\n", 0, 0 }, { "timezone", "+0530\n", 0, 19800 }, { "timezone", "-0030\n", 0, -1800 },
+		{ "timezone", "-1400\n", 0, -50400 }, { "timezone", "\n", 0, 0 }, { "timezone", "UTC\n", 1, 0 },
+		{ "userlimits", ":day=5\n", 0, 0 }, { "userlimits", "", 0, 0 }, { "userlimits", "day=5\n", 1, 0 },
+		{ "alertto", "noc\n", 0, 0 } };
+	struct config *c;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(t); i++) {
+		reset_home();
+		put(name_of(t[i].file), t[i].text);
+		c = load();
+		assert_got(c);
+		assert_int_equal(c->accounts_bad, t[i].bad);
+		assert_int_equal(c->zone, t[i].zone);
+		assert_string_equal(c->alertto, "");
+		assert_int_equal(c->userlimits != NULL, strcmp(t[i].file, "userlimits") == 0);
+		config_free(c);
+	}
+	reset_home();
+	put("control/alertto", "noc@isp.example\n");
+	c = load();
+	assert_string_equal(c->alertto, "noc@isp.example");
+	config_free(c);
+}
+
+#endif
 
 static void
 test_what_is_loaded(void **state)
@@ -359,6 +417,9 @@ main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_files),
+#if ACCOUNTS
+		cmocka_unit_test(test_accounts),
+#endif
 		cmocka_unit_test(test_what_is_loaded),
 		cmocka_unit_test(test_listen),
 		cmocka_unit_test(test_spool),
