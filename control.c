@@ -362,7 +362,7 @@ parse_radius_line(struct radius_conf *rc, struct secrets *s, char *line, struct 
 	if (r->unsigned_ok) {
 		diag_put(d, DIAG_WARN, file, n,
 		    "%s may answer without Message-Authenticator: logins can be forged on the way (CVE-2024-3596); see "
-		    "mailstile-control(5) for how to mend the server",
+		    "mailstile-radius(5) for how to mend the server",
 		    r->name);
 	}
 	rc->servers++;
