@@ -138,8 +138,9 @@ accountant_died(pid_t pid, int status)
 		clerk.start_at = 0;
 	}
 	if (clerk.wanted && status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM)) {
-		log_msg(LOG_ERR, slots_by_crash(status) ? "crash" : "acct", "stile-acct ended, %s %d: it is started anew",
-		    WIFEXITED(status) ? "status" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+		log_msg(LOG_ERR, slots_by_crash(status) ? "crash" : "acct",
+		    "stile-acct ended, %s %d: it is started anew", WIFEXITED(status) ? "status" : "signal",
+		    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 	}
 	return 1;
 }

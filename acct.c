@@ -315,7 +315,8 @@ interim_of(const struct radius_answer *a)
 }
 
 void
-acct_begin(uint32_t run, const char *sid, const char *client, const char *user, const struct radius_answer *a, int keeps)
+acct_begin(
+    uint32_t run, const char *sid, const char *client, const char *user, const struct radius_answer *a, int keeps)
 {
 	uint8_t r;
 	int rc;

@@ -44,9 +44,9 @@ struct acct_session {
 	int64_t began_real, changed_real;
 	uint64_t octets;
 	uint32_t messages, rcpts, rejected;
-	uint32_t asked;    /* counts up when what the server has left for this login is wanted */
-	uint32_t interim;  /* seconds between Interims, 0 = none */
-	uint32_t keeps;    /* the server keeps an allowance: an Interim for each message */
+	uint32_t asked;   /* counts up when what the server has left for this login is wanted */
+	uint32_t interim; /* seconds between Interims, 0 = none */
+	uint32_t keeps;   /* the server keeps an allowance: an Interim for each message */
 	uint32_t class_len;
 	char sid[20];
 	char client[ADDR_TEXT_MAX];
@@ -103,7 +103,8 @@ int acct_bell(void);
 int acct_wanted(const struct config *c);
 
 /* Warden: the session `sid` of `user` begins. Without a place for it, which is logged, the others do nothing. */
-void acct_begin(uint32_t run, const char *sid, const char *client, const char *user, const struct radius_answer *a, int keeps);
+void acct_begin(
+    uint32_t run, const char *sid, const char *client, const char *user, const struct radius_answer *a, int keeps);
 /* A message was taken; a recipient was refused. */
 void acct_message(unsigned rcpts, uint64_t octets);
 void acct_rejected(void);

@@ -8,7 +8,14 @@
 
 #include <stddef.h>
 
-enum acct_status { STATUS_NONE = 0, STATUS_START = 1, STATUS_STOP = 2, STATUS_INTERIM = 3, STATUS_ON = 7, STATUS_OFF = 8 };
+enum acct_status {
+	STATUS_NONE = 0,
+	STATUS_START = 1,
+	STATUS_STOP = 2,
+	STATUS_INTERIM = 3,
+	STATUS_ON = 7,
+	STATUS_OFF = 8
+};
 
 #define ACCT_PACKET_MAX 1400
 

@@ -30,8 +30,8 @@
 
 #define FLIGHTS 16
 #define WAIT_MAX_MS 16000
-#define LOOK_MS 5000   /* sessions whose warden is gone are looked for */
-#define SYNC_MS 30000  /* what has changed is made safe from a power cut */
+#define LOOK_MS 5000  /* sessions whose warden is gone are looked for */
+#define SYNC_MS 30000 /* what has changed is made safe from a power cut */
 #define SILENT_MAX_MS 60000
 #define ON_OFF ACCT_PLACES /* `place` of a flight that is about the whole box */
 
@@ -51,11 +51,11 @@ static struct {
 	unsigned server;      /* index into conf */
 	struct addr from, to; /* its ends */
 	uint8_t next_id;
-	int on;  /* Accounting-On is still to be told */
-	int off; /* 1: Accounting-Off is, 2: it has been */
+	int on;      /* Accounting-On is still to be told */
+	int off;     /* 1: Accounting-Off is, 2: it has been */
 	int probing; /* all have been silent: one record at a time */
 	int silent_ms;
-	int64_t again;   /* not before that */
+	int64_t again; /* not before that */
 	int64_t look_at, sync_at;
 	int64_t dead_until[RADIUS_SERVERS_MAX];
 	int wrong, told;
@@ -174,7 +174,8 @@ silent(int64_t now)
 {
 	if (me.told < 2 || me.silent_ms < SILENT_MAX_MS) {
 		say(LOG_WARNING, me.wrong ? "wrong-secret" : "no-answer",
-		    me.wrong ? "its answers are made with another secret: what was sent is kept" : "what was sent is kept");
+		    me.wrong ? "its answers are made with another secret: what was sent is kept"
+			     : "what was sent is kept");
 		me.told++;
 	}
 	me.dead_until[me.server] = now + RADIUS_DEAD_SECONDS * INT64_C(1000);
@@ -194,7 +195,9 @@ silent(int64_t now)
 static uint32_t
 seconds_since(int this_run, int64_t ms, int64_t real, int64_t now)
 {
-	int64_t t = this_run ? (now - ms) / 1000 : real == 0 || time(NULL) < BUILD_EPOCH ? 0 : (int64_t)time(NULL) - real;
+	int64_t t = this_run                        ? (now - ms) / 1000
+	    : real == 0 || time(NULL) < BUILD_EPOCH ? 0
+						    : (int64_t)time(NULL) - real;
 
 	return t < 0 ? 0 : t > UINT32_MAX ? UINT32_MAX : (uint32_t)t;
 }
@@ -314,8 +317,8 @@ scan(int64_t now, int64_t *due)
 		if (!acct_read(i, &p) || p.s.state == ACCT_FREE) {
 			continue;
 		}
-		if (p.s.state == ACCT_OPEN && (look || p.s.run != me.h->share->run) && !acct_held(i) && acct_read(i, &p) &&
-		    p.s.state == ACCT_OPEN) {
+		if (p.s.state == ACCT_OPEN && (look || p.s.run != me.h->share->run) && !acct_held(i) &&
+		    acct_read(i, &p) && p.s.state == ACCT_OPEN) {
 			bury(i, &p.s);
 		}
 		if (p.s.state == ACCT_OPEN && p.s.interim != 0) {

@@ -387,7 +387,7 @@ reap_children(void)
 			continue;
 		}
 		crash = carry_died(pid, status) || accountant_died(pid, status) ? slots_by_crash(status)
-									     : slots_reaped(pid, status);
+										: slots_reaped(pid, status);
 		share_count(server.house.share, COUNT_CRASHES, crash != 0);
 		server.crashed |= crash;
 	}

@@ -278,7 +278,7 @@ cause_of(const struct warden *w, int rc)
 	case NOTE_EOF:
 		return CAUSE_LOST_CARRIER;
 	case NOTE_TIMEOUT:
-		return ACCOUNTS && mono_ms() >= w->end ? CAUSE_SESSION_TIMEOUT : CAUSE_IDLE_TIMEOUT;
+		return account_over(w) ? CAUSE_SESSION_TIMEOUT : CAUSE_IDLE_TIMEOUT;
 	case NOTE_TOO_SLOW:
 		return CAUSE_IDLE_TIMEOUT;
 	case NOTE_SHUTDOWN:

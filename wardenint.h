@@ -9,6 +9,7 @@
 #include "queue.h"
 #include "radius.h"
 #include "smtp.h"
+#include "str.h"
 #include "warden.h"
 
 enum state {
@@ -70,7 +71,11 @@ void warden_event(struct log_line *l, const struct warden *w, int prio, const ch
 #if ACCOUNTS
 enum verdict account_login(struct warden *w, const struct radius_answer *a, const char **why);
 enum verdict account_sender(struct warden *w);
-static inline enum verdict account_needs(const struct warden *w) { return w->loggedin ? V_MAY_NOT_SEND : V_NEED_LOGIN; }
+static inline enum verdict
+account_needs(const struct warden *w)
+{
+	return w->loggedin ? V_MAY_NOT_SEND : V_NEED_LOGIN;
+}
 enum verdict account_ask(struct warden *w, unsigned rcpts);
 /* Does the RADIUS server count for all its boxes together? */
 int account_shared(const struct warden *w);
@@ -78,6 +83,12 @@ enum verdict account_book(struct warden *w, uint64_t octets);
 void account_unbook(const struct warden *w);
 void account_tend(struct warden *w);
 int account_wait(struct warden *w, int heard);
+/* Has the session had all its time? */
+static inline int
+account_over(const struct warden *w)
+{
+	return mono_ms() >= w->end;
+}
 #else
 /* clang-format off */
 static inline enum verdict account_login(struct warden *w, const struct radius_answer *a, const char **why) { (void)w; (void)a; (void)why; return V_OK; }
@@ -88,6 +99,7 @@ static inline enum verdict account_ask(struct warden *w, unsigned rcpts) { (void
 static inline enum verdict account_book(struct warden *w, uint64_t octets) { (void)w; (void)octets; return V_OK; }
 static inline void account_unbook(const struct warden *w) { (void)w; }
 static inline void account_tend(struct warden *w) { (void)w; }
+static inline int account_over(const struct warden *w) { (void)w; return 0; }
 static inline int account_wait(struct warden *w, int heard) { (void)w; (void)heard; return -1; }
 /* clang-format on */
 #endif

@@ -297,6 +297,7 @@ def test_compiled_limits(quick):
         if c.reply() == 500:
             c.reply(421)
         c.closed()
+    poll(server.idle, "the end of the session, which removes the message that loops")
     server.take()
 
 
