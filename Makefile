@@ -32,7 +32,14 @@ AR := $(CROSS)ar
 STRIP := $(CROSS)strip
 MUSL_INC ?= $(B)/musl/include
 MUSL_LIB ?= $(B)/musl/lib
+ifdef LIBGCC_SRC
+LIBGCC := $(B)/libgcc.o
+endif
 LIBGCC ?= $(shell $(CC) $(ARCHFLAGS) -print-libgcc-file-name 2>/dev/null)
+
+# 0: not position independent, for CPUs where that costs too much. The stack, the heap and what is mapped move all the same.
+PIE ?= 1
+NOPIE ?= -fno-pie
 
 # ---- Flags -----------------------------------------------------------------------------------------------------------
 WARN := -Wall -Wextra -Wshadow -Wundef -Wvla -Walloca -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
@@ -41,7 +48,7 @@ WARN_GCC := -Wlogical-op -Wduplicated-cond
 
 LTO ?= -flto=auto
 # BearSSL computes wrong digests, silently, when strict aliasing meets link-time optimisation: the flag is not optional.
-CODE := -std=c11 $(ARCHFLAGS) -fPIE -fno-strict-aliasing
+CODE := -std=c11 $(ARCHFLAGS) $(if $(filter 0,$(PIE)),$(NOPIE),-fPIE) -fno-strict-aliasing
 ifdef SANITIZE
 CODE += -O1 -g -fno-omit-frame-pointer
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -62,14 +69,14 @@ endif
 INC := $(LIBC_INC) -isystem deps/radcli $(if $(SANITIZE),,-isystem $(B)/kernel) -isystem $(SRCDIR)/bearssl/inc \
 	-isystem $(SRCDIR)/radcli/include -isystem $(SRCDIR)/radcli/lib
 DEFS += -D_GNU_SOURCE -DVERSION=\"$(VERSION)\"
-COMPILE = $(CC) $(CODE) $(SMALL) $(SAN) $(DEFS) -include board/$(BOARD)/config.h $(INC) $(WARN) $(WARN_GCC) \
+COMPILE = $(CC) $(CODE) $(CODEFLAGS) $(SMALL) $(SAN) $(DEFS) -include board/$(BOARD)/config.h $(INC) $(WARN) $(WARN_GCC) \
 	$(if $(WERROR),-Werror) $(CPPFLAGS) $(CFLAGS)
-DEPCC = $(CC) $(CODE) $(DEPSAN) -D_GNU_SOURCE $(INC) $(CFLAGS) -w
+DEPCC = $(CC) $(CODE) $(CODEFLAGS) $(DEPSAN) -D_GNU_SOURCE $(INC) $(CFLAGS) -w
 ifdef SANITIZE
 LINK = $(CC) $(SAN) -pie -o $@ $(1) $(LIBS) $(CFLAGS) $(LDFLAGS)
 else
-LINK = $(CC) $(CODE) $(or $(2),-fno-lto) -static-pie -nostdlib -nostartfiles -o $@ -Wl,--no-dynamic-linker,--gc-sections,--build-id=none \
-	-Wl,-z,relro,-z,now,-z,noexecstack,-z,max-page-size=4096 $(CFLAGS) $(LDFLAGS) $(MUSL_LIB)/rcrt1.o $(MUSL_LIB)/crti.o \
+LINK = $(CC) $(CODE) $(or $(2),-fno-lto) $(if $(filter 0,$(PIE)),-static -no-pie,-static-pie) -nostdlib -nostartfiles -o $@ -Wl,--no-dynamic-linker,--gc-sections,--build-id=none \
+	-Wl,-z,relro,-z,now,-z,noexecstack,-z,max-page-size=4096 $(BOARD_LDFLAGS) $(CFLAGS) $(LDFLAGS) $(MUSL_LIB)/$(if $(filter 0,$(PIE)),crt1,rcrt1).o $(MUSL_LIB)/crti.o \
 	$(1) $(LIBS) -Wl,--start-group $(MUSL_LIB)/libc.a $(LIBGCC) -Wl,--end-group $(MUSL_LIB)/crtn.o
 endif
 
@@ -107,12 +114,14 @@ $(B)/depflags: STAMP = $(DEPCC)
 $(B)/epoch: STAMP = $(EPOCH)
 
 # Third-party code: fetched, checked, unpacked and compiled once; see deps/Makefile.
-$(B)/ready $(LIBS) &: $(B)/depflags deps/Makefile deps/SHA256SUMS deps/unpack.sh $(wildcard deps/radcli/*.h deps/radcli/*/*.h)
+$(B)/ready $(LIBS) &: $(B)/depflags deps/Makefile deps/SHA256SUMS deps/unpack.sh $(LIBGCC_SRC) $(wildcard deps/radcli/*.h deps/radcli/*/*.h)
 	@test/install-deps.sh --check build $(PACKAGES:%=pkg:%)
 	@test -e $(MUSL_LIB)/rcrt1.o || test '$(MUSL_LIB)' = $(B)/musl/lib -o -n '$(SANITIZE)' || \
 		{ echo 'No musl in $(MUSL_LIB). Name its place: make MUSL_INC=... MUSL_LIB=...' >&2; exit 1; }
 	+$(Q)$(MAKE) --no-print-directory -f deps/Makefile B='$(B)' V='$(V)' SRCDIR='$(SRCDIR)' DEPCC='$(DEPCC)' AR='$(AR)' \
-		KERNEL_INC='$(KERNEL_INC)' MUSL_CC='$(if $(filter $(B)/%,$(MUSL_LIB)),$(CC) $(ARCHFLAGS))' CROSS='$(CROSS)'
+		KERNEL_INC='$(KERNEL_INC)' MUSL_CC='$(if $(filter $(B)/%,$(MUSL_LIB)),$(CC) $(ARCHFLAGS) $(if $(filter 0,$(PIE)),-fno-pie,-fPIE))' CROSS='$(CROSS)' \
+		$(if $(CURVE_FLAGS),CURVE_FLAGS='$(CURVE_FLAGS)')
+	$(if $(LIBGCC_SRC),$(Q)$(CC) $(ARCHFLAGS) $(if $(filter 0,$(PIE)),$(NOPIE),-fPIE) -O2 -ffreestanding -c -o $(LIBGCC) $(LIBGCC_SRC))
 	@touch $(B)/ready $(LIBS)
 deps: $(LIBS)
 

@@ -32,6 +32,14 @@ if test "$name" = radcli; then
 	# RFC 2865 allows passwords of 128 octets (5.2); secrets longer than the constant would be cut silently.
 	change include/radcli/radcli.h '^#define AUTH_PASS_LEN.*' '#define AUTH_PASS_LEN 128'
 	change include/radcli/radcli.h '^#define MAX_SECRET_LENGTH.*' '#define MAX_SECRET_LENGTH 144'
+	# Seconds in whole numbers: CPUs without a floating point unit would need a library for its clock, which we do not use.
+	change lib/util.h '^double rc_getmtime(void);' 'long rc_getmtime(void);'
+	change lib/util.c '^double rc_getmtime(void)$' 'long rc_getmtime(void)'
+	change lib/util.c 'return timespec.tv_sec + .*;' 'return timespec.tv_sec;'
+	change lib/util.c 'return timev.tv_sec + .*;' 'return timev.tv_sec;'
+	change lib/sendserver.c '	double start_time, timeout;' '	long start_time, timeout;'
+	change lib/buildreq.c '	double start_time = 0;' '	long start_time = 0;'
+	change lib/buildreq.c '	double now = 0;' '	long now = 0;'
 	# Beside includes.h, so that its "config.h" can never be ours.
 	cp "$here/radcli/radcli-config.h" "$tmp/include/config.h"
 fi

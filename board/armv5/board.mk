@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+# Old ARM without a floating point unit: the NAS boxes of 2008.
+CROSS := arm-linux-gnueabi-
+PACKAGES := gcc-arm-linux-gnueabi
+ARCHFLAGS := -march=armv5te -mfloat-abi=soft
+QEMU_USER := qemu-arm-static -cpu arm926
+SIZE_BUDGET := 400000
+SIZE_BUDGET_TOOLS := 460000
+include board/cross.mk

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+# 32-bit ARM with a floating point unit, Thumb code; QEMU's `virt'.
+CROSS := arm-linux-gnueabihf-
+PACKAGES := gcc-arm-linux-gnueabihf
+ARCHFLAGS := -march=armv7-a+fp -mthumb
+QEMU_USER := qemu-arm-static -cpu cortex-a7
+SIZE_BUDGET := 300000
+SIZE_BUDGET_TOOLS := 340000
+include board/cross.mk

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+# MIPS 24Kc, big-endian, soft float: ath79; QEMU's `malta'.
+CROSS := mips-linux-gnu-
+PACKAGES := gcc-mips-linux-gnu
+ARCHFLAGS := -march=24kc -msoft-float
+QEMU_USER := qemu-mips-static -cpu 24Kc
+SIZE_BUDGET := 500000
+SIZE_BUDGET_TOOLS := 560000
+include board/cross.mk
+
+# MIPS16 instructions for everything but the C library: a quarter less. Not position independent: another fifth (PIE=1 makes it so again).
+PIE := 0
+NOPIE := -fno-pic -mno-abicalls
+# musl has abicalls; the linker joins them, and would say so for each file.
+BOARD_LDFLAGS := -Wl,--no-warnings
+CODEFLAGS := -mips16 -minterlink-mips16
+CURVE_FLAGS := -O2 -mno-mips16
+# Debian's libgcc is for CPUs with a floating point unit.
+LIBGCC_SRC := board/softint.c

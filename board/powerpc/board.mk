@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+# 32-bit PowerPC, big-endian: MPC8xxx access points.
+CROSS := powerpc-linux-gnu-
+PACKAGES := gcc-powerpc-linux-gnu
+ARCHFLAGS := -mlong-double-64
+QEMU_USER := qemu-ppc-static
+SIZE_BUDGET := 440000
+SIZE_BUDGET_TOOLS := 500000
+include board/cross.mk

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+# 64-bit RISC-V.
+CROSS := riscv64-linux-gnu-
+PACKAGES := gcc-riscv64-linux-gnu
+ARCHFLAGS := 
+QEMU_USER := qemu-riscv64-static
+SIZE_BUDGET := 400000
+SIZE_BUDGET_TOOLS := 460000
+include board/cross.mk
