@@ -137,6 +137,24 @@ def test_senders(box):
         refused(c, 550, "5.7.1", "ann@example.org")
 
 
+def test_author(make_server, customers, slow_binary):
+    """FROM_HEADER_CHECK: who may use certain senders only may not say in the message that he is another one."""
+    server = make_server(radius=customers, listen=SUBMISSION, binary=slow_binary)
+    with login(server, "from") as c:
+        for field, code in (("From: joe@example.org", 250), ("From: J <x@EXAMPLE.net>", 250), ("fRoM :\r\n J\r\n <x@example.net>", 250), ("To: x@b.example", 250),
+                            ("From: eve@b.example", 550), ("From:", 550), ("From: joe@example.org,\r\n eve@b.example", 550),
+                            ("From: joe@example.org\r\nFrom: eve@b.example", 550), ("From:\r\n \"joe@example.org\"\r\n <eve@b.example>", 550),
+                            ("From: joe@example.org\r\nTo: x@example.org\r\nfrom: joe@example.org", 550), ("From: %s <joe@example.org>" % ("x " * 600), 550),
+                            ("Resent-From: eve@b.example\r\nX-From: eve@b.example\r\nFrom: joe@example.org", 250)):
+            c.mail(("%s\r\nSubject: x\r\n\r\nFrom: eve@b.example\r\n" % field).encode(), sender="joe@example.org", expect=code)
+    refusals = [e for e in server.log("refuse", user="from") if e["at"] == "commit"]
+    assert len(refusals) == 7 and {e["reason"] for e in refusals} == {"sender-not-allowed"}
+    assert len(server.take()) == sent(server, "from")["messages"] == 5
+    with login(server, "plain") as c:  # nobody said who he is to be
+        c.mail(b"From: eve@b.example\r\n\r\nx\r\n")
+    server.take()
+
+
 def test_may_not_relay(box):
     for user in ("norelay", "vno"):
         with login(box, user) as c:
