@@ -137,6 +137,7 @@ def test_senders(box):
         refused(c, 550, "5.7.1", "ann@example.org")
 
 
+@pytest.mark.release
 def test_author(make_server, customers, slow_binary):
     """FROM_HEADER_CHECK: who may use certain senders only may not say in the message that he is another one."""
     server = make_server(radius=customers, listen=SUBMISSION, binary=slow_binary)
