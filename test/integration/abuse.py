@@ -3,6 +3,7 @@
 
 import array
 import collections
+import itertools
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ SESSION = 256      # KiB that a process of a session may have for itself alone
 FLAT = 32          # KiB by which it may grow in the second half of its life
 GROWTH = 128       # KiB by which main and its nurseries may grow in a campaign
 CUSTOMERS_NET = 9  # customers come from 127.9.x.y
+networks = itertools.count()
 
 
 class Attacker:
@@ -83,6 +85,9 @@ class Watch:
         self.server, self.lines, self.cpu, self.profile = server, lines, cpu, customer
         self.seconds, self.faults, self.sent = [], [], []
         self.memory = collections.defaultdict(list)  # (pid, name): KiB, from time to time
+        network = next(networks) % 250 + 1
+        # All of one network, where their account is at home: strangers may have to wait when it is guessed at.
+        self.sources = itertools.cycle(["127.%d.%d.%d" % (CUSTOMERS_NET, network, n) for n in range(1, 251)])
         self.stop = threading.Event()
         self.threads = [threading.Thread(target=f, daemon=True) for f in (self._customers, self._samples)]
 
@@ -101,7 +106,7 @@ class Watch:
             begin = time.monotonic()
             sender = "customer%d@client.example" % len(self.seconds)
             try:
-                with self.server.session(self.profile, source=tools.fresh_address(CUSTOMERS_NET)) as c:
+                with self.server.session(self.profile, source=next(self.sources)) as c:
                     c.mail(sender=sender)
                     self.sent.append(sender)
                     c.quit()

@@ -28,7 +28,7 @@ static struct {
 	char user[256], password[256], client[64], called[128], nas[256], session[32];
 	int64_t slept_ms; /* by the last nanosleep() */
 	int64_t now;
-	int room; /* what spool_room() says */
+	int room;           /* what spool_room() says */
 	const char *policy; /* attributes of an accept, NULL = none; each has its length at its second octet */
 	size_t policy_len;
 } world;
