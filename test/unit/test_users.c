@@ -263,6 +263,11 @@ test_clock(void **state)
 	assert_int_equal(ask("joe", 0, NOON - 86400), V_LIMIT_DAY); /* a day back */
 	assert_int_equal(ask("joe", 0, NOON), V_LIMIT_DAY);         /* and forth */
 	assert_int_equal(ask("joe", 0, NOON + 86400), V_OK);
+	/* The same when something is counted in between. */
+	assert_int_equal(book("bob", 1, NOON), V_OK);
+	assert_int_equal(book("bob", 1, NOON - 86400), V_OK);
+	assert_int_equal(book("bob", 1, NOON), V_OK);
+	assert_int_equal(book("bob", 1, NOON), V_LIMIT_DAY);
 	/* Without a clock from the beginning: one long day, until there is one. */
 	for (int i = 0; i < 3; i++) {
 		assert_int_equal(book("ann", 1, i * 86400), V_OK);
@@ -589,8 +594,12 @@ test_full(void **state)
 	uint32_t small[5 * 512 / 4] = { 0, 512, 4 };
 	static const char *const names[] = { "a", "b", "c", "d" };
 	FILE *f = fopen(in("small"), "w+");
+	int said[2];
+	pid_t pid;
+	char c;
 
 	(void)state;
+	assert_int_equal(pipe(said), 0);
 	memcpy(small, content(USERS_FILE, NULL), 4); /* the magic number */
 	assert_got(f);
 	assert_int_equal(fwrite(small, 1, sizeof small, f), sizeof small);
@@ -605,11 +614,23 @@ test_full(void **state)
 	assert_int_equal(ask("e", 1, NOON), V_OK);
 	assert_int_equal(users_change("a", USERS_BLOCKED, 0, 0, NOON), 0);
 	assert_int_equal(book("b", 1, MIDNIGHT), V_OK);
-	assert_int_equal(book("e", 1, MIDNIGHT + 1), V_OK); /* in place of c, who is away the longest */
+	pid = fork();
+	if (pid == 0) {
+		l.sessions = 1;
+		(void)!write(said[1], users_login("c", &l, MIDNIGHT) == V_OK ? "y" : "n", 1);
+		sleep(10); /* not for ever, should the test fail */
+		_exit(0);
+	}
+	assert_int_equal(read(said[0], &c, 1), 1);
+	assert_int_equal(c, 'y');
+	assert_int_equal(book("e", 1, MIDNIGHT + 1), V_OK); /* in place of d: c is away longer, but has a session */
 	assert_int_equal(records(), 4);
 	assert_int_equal(record("a", MIDNIGHT).flags & USERS_BLOCKED, USERS_BLOCKED);
-	assert_int_equal(record("d", MIDNIGHT).total, 1);
-	assert_int_equal(book("f", 1, MIDNIGHT + 2), V_OK); /* d's */
+	assert_int_equal(record("c", MIDNIGHT).total, 1);
+	assert_int_equal(book("f", 1, MIDNIGHT + 2), V_NO_COUNTS);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(book("f", 1, MIDNIGHT + 2), V_OK); /* c's */
 	assert_int_equal(book("g", 1, MIDNIGHT + 3), V_NO_COUNTS);
 	assert_int_equal(record("b", MIDNIGHT).total, 2);
 }
