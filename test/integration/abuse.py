@@ -81,13 +81,14 @@ class Watch:
     `cpu`: seconds main may have used. What others than the customers have put into the queue is then in `messages`.
     """
 
-    def __init__(self, server, lines=12, cpu=1.0, customer="submissions"):
+    def __init__(self, server, lines=12, cpu=1.0, customer="submissions", flat=None):
         self.server, self.lines, self.cpu, self.profile = server, lines, cpu, customer
         self.seconds, self.faults, self.sent = [], [], []
         self.memory = collections.defaultdict(list)  # (pid, name): KiB, from time to time
         network = next(networks) % 250 + 1
         # All of one network, where their account is at home: strangers may have to wait when it is guessed at.
         self.sources = itertools.cycle(["127.%d.%d.%d" % (CUSTOMERS_NET, network, n) for n in range(1, 251)])
+        self.flat = FLAT if flat is None else flat
         self.stop = threading.Event()
         self.threads = [threading.Thread(target=f, daemon=True) for f in (self._customers, self._samples)]
 
@@ -146,7 +147,7 @@ class Watch:
             assert before is None or after - before <= GROWTH, "process %d grew from %d to %d KiB" % (pid, before, after)
         for (pid, name), kib in self.memory.items():
             half = len(kib) // 2
-            assert max(kib) <= SESSION and (half < 4 or max(kib[half:]) - max(kib[:half]) <= FLAT), "%s %d: %r KiB" % (name, pid, kib)
+            assert max(kib) <= SESSION and (half < 4 or max(kib[half:]) - max(kib[:half]) <= self.flat), "%s %d: %r KiB" % (name, pid, kib)
         assert descriptors(s.pid) == self.fds
         self.check_log()
         found = s.take()

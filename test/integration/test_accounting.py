@@ -348,7 +348,7 @@ def test_reexec(box, double):
     session = sid(server, c)
     server.crash_expected = True
     with server.session("submissions", login=None):
-        os.kill(poll(lambda: len(server.pairs()) == 2 and server.pairs(), "two sessions")[1][1], signal.SIGSEGV)
+        os.kill(poll(lambda: len(server.pairs()) == 2 and server.pairs(), "two sessions")[1][1], signal.SIGTRAP)
         server.wait_log("reexec")
     poll(lambda: accountant(server), "an accountant")
     c.mail()
