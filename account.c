@@ -145,15 +145,41 @@ account_ask(struct warden *w, unsigned rcpts)
 	return tell(w, v, first);
 }
 
+/* The author as smtp tells it: the best that can be had without reading a stranger's header here. */
+static int
+author_ok(const struct warden *w, const struct msg_commit *m)
+{
+#if FROM_HEADER_CHECK
+	char from[SMTP_PATH_MAX + 1];
+
+	if (w->limits.froms == 0 || m->from_len == 0) {
+		return 1;
+	}
+	if (m->from_len >= sizeof from) {
+		return 0;
+	}
+	memcpy(from, m->from, m->from_len);
+	from[m->from_len] = '\0';
+	return limits_from_ok(&w->limits, from);
+#else
+	(void)w;
+	(void)m;
+	return 1;
+#endif
+}
+
 enum verdict
-account_book(struct warden *w, uint64_t octets)
+account_book(struct warden *w, const struct msg_commit *m)
 {
 	enum verdict v = V_OK;
 	int first = 0;
 
 	/* smtp's word; but only a liar knows of more than it says, and the file's size is looked at, too. */
-	if (w->loggedin && w->limits.size != 0 && octets > w->limits.size) {
+	if (w->loggedin && w->limits.size != 0 && m->octets > w->limits.size) {
 		return V_TOO_BIG;
+	}
+	if (w->loggedin && !author_ok(w, m)) {
+		return V_NOT_HIS_SENDER;
 	}
 	if (w->loggedin) {
 		v = users_book(w->user, &w->limits, w->env.rcpts, time(NULL), &first);

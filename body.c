@@ -124,6 +124,10 @@ field_seen(struct body *b, size_t len)
 			fault(b, BODY_LOOP);
 		}
 	}
+#if FROM_HEADER_CHECK
+	b->in_author = len == 4 && ascii_casecmp(n, "from", 4) == 0;
+	b->authors += (unsigned)b->in_author;
+#endif
 	if (len == 4 && ascii_casecmp(n, "date", 4) == 0) {
 		b->have_date = 1;
 	}
@@ -186,6 +190,24 @@ count(struct body *b, size_t len)
 	}
 }
 
+static void
+keep_author(struct body *b, const uint8_t *p, size_t len)
+{
+#if FROM_HEADER_CHECK
+	size_t room = sizeof b->author - b->author_len;
+
+	if (b->in_header && b->in_author && b->released) {
+		len = len < room ? len : room;
+		memcpy(b->author + b->author_len, p, len);
+		b->author_len += len;
+	}
+#else
+	(void)b;
+	(void)p;
+	(void)len;
+#endif
+}
+
 /* Text of one line, without its end. */
 static void
 text(struct body *b, const uint8_t *p, size_t len)
@@ -196,6 +218,7 @@ text(struct body *b, const uint8_t *p, size_t len)
 	if (b->in_header && !b->released) {
 		n = hold_line_start(b, p, len);
 	}
+	keep_author(b, p + n, len - n);
 	emit(b, p + n, len - n);
 }
 

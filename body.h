@@ -34,6 +34,12 @@ struct body {
 	int done;        /* CRLF.CRLF was seen (DATA) */
 	uint64_t octets; /* message octets after CRLF -> LF, without added fields */
 	unsigned hops;
+#if FROM_HEADER_CHECK
+	unsigned authors; /* From fields */
+	size_t author_len;
+	char author[1024]; /* what they say, from the colon on, unfolded; full: perhaps not all of it */
+	int in_author;
+#endif
 	/* inside */
 	unsigned state;
 	int in_header, have_date, have_msgid;

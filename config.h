@@ -399,6 +399,16 @@ _Static_assert(VENDOR_ID >= 1 && VENDOR_ID <= 16777215, "VENDOR_ID: 1..16777215"
 #endif
 _Static_assert(LIMIT_DAY >= 0 && LIMIT_RCPT >= 0 && LIMIT_RATE >= 0 && LIMIT_SESSIONS >= 0, "LIMIT_*: 0 or more");
 
+/* FROM_HEADER_CHECK: a login that may use certain senders only may not write others into the From field of its messages either. Default 0. With 1
+ * the field has to have one plain address; the smtp process reads it, so one that was taken over could say anything. Costs about 1 KiB, and 1 KiB
+ * of memory a session. */
+#ifndef FROM_HEADER_CHECK
+#define FROM_HEADER_CHECK 0
+#endif
+#if FROM_HEADER_CHECK && !ACCOUNTS
+#error "FROM_HEADER_CHECK is about limits of logins: set ACCOUNTS to 1"
+#endif
+
 /* USERS_FILE: the counts, a file of its own in a directory that is made when it is missing; without a slash in front it is below HOME_DIR, and
  * never in the queue. Default mailstile/users. */
 #ifndef USERS_FILE

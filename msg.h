@@ -118,7 +118,13 @@ struct msg_commit {
 	uint32_t type;
 	uint32_t hops;
 	uint64_t octets; /* written by smtp */
+#if FROM_HEADER_CHECK
+	uint32_t from_len; /* of the address in the From field; 0: there is no such field */
+	char from[SMTP_PATH_MAX + 4];
+#endif
 };
+/* In from_len: there is something that is not one plain address. */
+#define MSG_FROM_UNCLEAR UINT32_MAX
 struct msg_simple { /* MSG_RESET */
 	uint32_t type;
 	uint32_t zero;
@@ -170,7 +176,7 @@ _Static_assert(sizeof(struct msg_auth) == 528, "wire");
 _Static_assert(sizeof(struct msg_mail) == 280, "wire");
 _Static_assert(sizeof(struct msg_rcpt) == 268, "wire");
 _Static_assert(sizeof(struct msg_data) == 268, "wire");
-_Static_assert(sizeof(struct msg_commit) == 16, "wire");
+_Static_assert(sizeof(struct msg_commit) == (FROM_HEADER_CHECK ? 280 : 16), "wire");
 _Static_assert(sizeof(struct msg_note) == 16, "wire");
 _Static_assert(sizeof(struct msg_verdict) == 8, "wire");
 _Static_assert(sizeof(struct msg_commit_reply) == 32, "wire");

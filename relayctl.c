@@ -168,9 +168,9 @@ forget(struct relay *r, uint64_t id)
 	    : 0;
 }
 
-/* Do this to each recipient left: add it to the bounce, or, with `mark`, mark it as done. 0 or -1. */
+/* Do this to each recipient left in local/ or remote/: add it to the bounce, or, with `mark`, mark it as done. 0 or -1. */
 static int
-each_left(struct relay *r, uint64_t id, int fd, int *bounce, int *made, int mark)
+each_left(struct relay *r, uint64_t id, int fd, int local, int *bounce, int *made, int mark)
 {
 	static struct records in;
 	char *p;
@@ -183,9 +183,9 @@ each_left(struct relay *r, uint64_t id, int fd, int *bounce, int *made, int mark
 	while (rc == 0 && (got = records_next(&in, &p, &len, &offset)) == RECORD_OK) {
 		if (p[0] == 'T' && mark) {
 			rc = pwrite(fd, "D", 1, (off_t)offset) == 1 ? 0 : -1;
-			qlog_untried(r, id, 0, p + 1, 'D', RETURNED);
+			qlog_untried(r, id, local, p + 1, 'D', RETURNED);
 		} else if (p[0] == 'T') {
-			rc = bounce_append(r, id, bounce, made, p + 1, 0, RETURNED);
+			rc = bounce_append(r, id, bounce, made, p + 1, local, RETURNED);
 		}
 	}
 	/* What could not be read has not failed. */
@@ -196,21 +196,30 @@ each_left(struct relay *r, uint64_t id, int fd, int *bounce, int *made, int mark
 static int
 give_back(struct relay *r, uint64_t id)
 {
-	char name[64];
-	int bounce = -1, made = 0, rc;
-	int fd = open(relay_name(r, "remote", id, name), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	static const char *const dirs[] = { "remote", "local" };
+	char name[2][64];
+	int bounce = -1, made = 0, rc = 0;
+	int fd[2];
 
-	if (fd == -1) {
-		return -1;
+	for (int i = 0; i < 2; i++) {
+		fd[i] = open(relay_name(r, dirs[i], id, name[i]), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd[i] == -1 ? errno != ENOENT : each_left(r, id, fd[i], i, &bounce, &made, 0) == -1) {
+			rc = -1;
+		}
 	}
-	rc = each_left(r, id, fd, &bounce, &made, 0);
 	if (bounce_sync(r, &bounce, &made) == -1) {
 		rc = -1;
 	}
-	if (rc == 0) {
-		rc = each_left(r, id, fd, NULL, NULL, 1) == -1 || fdatasync(fd) == -1 ? -1 : unlink(name);
+	for (int i = 0; i < 2; i++) {
+		if (rc == 0 && fd[i] != -1) {
+			rc = each_left(r, id, fd[i], i, NULL, NULL, 1) == -1 || fdatasync(fd[i]) == -1
+			    ? -1
+			    : unlink(name[i]);
+		}
+		if (fd[i] != -1) {
+			close(fd[i]);
+		}
 	}
-	close(fd);
 	return rc;
 }
 

@@ -6,6 +6,7 @@
  */
 #include "smtpint.h"
 
+#include "author.h"
 #include "str.h"
 
 #include <errno.h>
@@ -101,6 +102,26 @@ reply_of_fault(struct smtp_session *s)
 	return R_SPOOL_ERROR;
 }
 
+#if FROM_HEADER_CHECK
+
+static void
+tell_author(const struct body *b, struct msg_commit *m)
+{
+	if (b->authors == 0) {
+		return;
+	}
+	if (b->authors == 1 && b->author_len < sizeof b->author &&
+	    author_address(b->author + 1, b->author_len - 1, m->from, SMTP_PATH_MAX + 1) == 0) {
+		m->from_len = (uint32_t)strlen(m->from);
+		memset(m->from + m->from_len, 0, sizeof m->from - m->from_len);
+	} else {
+		memset(m->from, 0, sizeof m->from);
+		m->from_len = MSG_FROM_UNCLEAR;
+	}
+}
+
+#endif
+
 /* The message has come in to its end: have it made durable, or thrown away. */
 static enum reply
 finish(struct smtp_session *s)
@@ -124,6 +145,9 @@ finish(struct smtp_session *s)
 	close(s->file);
 	s->file = -1;
 	m.octets = s->body.octets;
+#if FROM_HEADER_CHECK
+	tell_author(&s->body, &m);
+#endif
 	m.hops = s->body.hops;
 	smtp_ask(s, &m, sizeof m, &r, sizeof r, NULL);
 	smtp_reset(s, 0);

@@ -32,10 +32,8 @@
 
 _Static_assert(sizeof(struct users_record) == SIZE, "a record is a sector: one write of a disk");
 
-struct head {
-	uint32_t magic, size, slots;
-	uint8_t zero[SIZE - 12];
-};
+/* Of the file: these, and zeros. */
+enum { HEAD_MAGIC, HEAD_SIZE, HEAD_SLOTS, HEAD_WORDS = SIZE / 4 };
 
 static int file = -1;
 static uint32_t slots;
@@ -115,14 +113,15 @@ store(uint32_t i, struct users_record *r)
 static int
 adopt(int fd)
 {
-	struct head h;
+	uint32_t h[HEAD_WORDS];
 	struct stat st;
 
-	if (pread(fd, &h, sizeof h, 0) != (ssize_t)sizeof h || fstat(fd, &st) == -1 || h.magic != MAGIC ||
-	    h.size != SIZE || h.slots == 0 || h.slots > 65536 || st.st_size != place_of(h.slots)) {
+	if (pread(fd, h, sizeof h, 0) != (ssize_t)sizeof h || fstat(fd, &st) == -1 || h[HEAD_MAGIC] != MAGIC ||
+	    h[HEAD_SIZE] != SIZE || h[HEAD_SLOTS] == 0 || h[HEAD_SLOTS] > 65536 ||
+	    st.st_size != place_of(h[HEAD_SLOTS])) {
 		return -1;
 	}
-	slots = h.slots;
+	slots = h[HEAD_SLOTS];
 	file = fd;
 	return 0;
 }
@@ -130,9 +129,9 @@ adopt(int fd)
 static int
 fill(int fd)
 {
-	struct head h = { .magic = MAGIC, .size = SIZE, .slots = USERS_MAX };
+	const uint32_t h[HEAD_WORDS] = { [HEAD_MAGIC] = MAGIC, [HEAD_SIZE] = SIZE, [HEAD_SLOTS] = USERS_MAX };
 
-	return write_all(fd, &h, sizeof h) == 0 && ftruncate(fd, place_of(USERS_MAX)) == 0 && fsync(fd) == 0 ? 0 : -1;
+	return write_all(fd, h, sizeof h) == 0 && ftruncate(fd, place_of(USERS_MAX)) == 0 && fsync(fd) == 0 ? 0 : -1;
 }
 
 int
@@ -178,9 +177,11 @@ make(const char *path, int root, uid_t uid, gid_t gid)
 static void
 path_below(const char *home, char *path, size_t size)
 {
-	static const char name[] = USERS_FILE;
-
-	str_fmt(path, size, "%s%s%s", name[0] == '/' ? "" : home, name[0] == '/' ? "" : "/", name);
+	if (strncmp(USERS_FILE, "/", 1) == 0) {
+		str_copy(path, size, USERS_FILE);
+	} else {
+		str_fmt(path, size, "%s/%s", home, USERS_FILE);
+	}
 }
 
 /* What is open at `fd`, if it is fit for use. 0 or -1. */

@@ -221,7 +221,7 @@ users_main(int argc, char **argv)
 			options_begin(&o, o.word);
 		}
 	}
-	if (*o.word != NULL) {
+	if (word != NULL && *o.word != NULL) {
 		while (verb < sizeof verbs / sizeof verbs[0] && strcmp(word, verbs[verb].verb) != 0) {
 			verb++;
 		}
@@ -234,7 +234,7 @@ users_main(int argc, char **argv)
 	if (rc != 0) {
 		return rc;
 	}
-	return *o.word != NULL ? give(verb, o.word) : list(word, json);
+	return word != NULL && *o.word != NULL ? give(verb, o.word) : list(word, json);
 }
 
 #endif

@@ -646,7 +646,7 @@ on_commit(struct warden *w, union msg_any *any)
 	}
 	v = check_file(w);
 	if (v == V_OK) {
-		v = account_book(w, any->commit.octets);
+		v = account_book(w, &any->commit);
 	}
 	if (v == V_OK && spool_commit(&w->spool, &w->env) == -1) {
 		account_unbook(w);

@@ -65,7 +65,7 @@ void warden_event(struct log_line *l, const struct warden *w, int prio, const ch
 /*
  * account.c: what a login may do. `login`: w->user has been accepted; V_OK, or *why in words, and he is not to be let in. `sender`: may the session's
  * login use w->env.sender and send a message? `ask`: to so many recipients? `book`: it is about to be stored, and smtp
- * says it has so many octets; `unbook`: that failed. V_OK always
+ * says this of it; `unbook`: that failed. V_OK always
  * without a login. `tend`: after each answer to smtp. `wait`: milliseconds until the session has to end, -1 = nobody says; `heard`: smtp has asked.
  */
 #if ACCOUNTS
@@ -79,7 +79,7 @@ account_needs(const struct warden *w)
 enum verdict account_ask(struct warden *w, unsigned rcpts);
 /* Does the RADIUS server count for all its boxes together? */
 int account_shared(const struct warden *w);
-enum verdict account_book(struct warden *w, uint64_t octets);
+enum verdict account_book(struct warden *w, const struct msg_commit *m);
 void account_unbook(const struct warden *w);
 void account_tend(struct warden *w);
 int account_wait(struct warden *w, int heard);
@@ -96,7 +96,7 @@ static inline int account_shared(const struct warden *w) { (void)w; return 0; }
 static inline enum verdict account_sender(struct warden *w) { (void)w; return V_OK; }
 static inline enum verdict account_needs(const struct warden *w) { (void)w; return V_NEED_LOGIN; }
 static inline enum verdict account_ask(struct warden *w, unsigned rcpts) { (void)w; (void)rcpts; return V_OK; }
-static inline enum verdict account_book(struct warden *w, uint64_t octets) { (void)w; (void)octets; return V_OK; }
+static inline enum verdict account_book(struct warden *w, const struct msg_commit *m) { (void)w; (void)m; return V_OK; }
 static inline void account_unbook(const struct warden *w) { (void)w; }
 static inline void account_tend(struct warden *w) { (void)w; }
 static inline int account_over(const struct warden *w) { (void)w; return 0; }

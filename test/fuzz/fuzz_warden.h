@@ -296,8 +296,8 @@ fuzz_check_right(uint32_t type)
 	} else
 #endif
 	    if (warden->loggedin ||
-	    (warden->session->client_policy.relay && warden->info.profile != PROFILE_SUBMISSION &&
-		warden->info.profile != PROFILE_SUBMISSIONS)) {
+		(warden->session->client_policy.relay && warden->info.profile != PROFILE_SUBMISSION &&
+		    warden->info.profile != PROFILE_SUBMISSIONS)) {
 		return;
 	}
 	CHECK(warden->info.profile == PROFILE_SMTP);

@@ -113,6 +113,7 @@ class AcctDouble(radius.Double):
 
     def __init__(self, accept=(), well=True):
         self.accept, self.well, self.extra = list(accept), well, []
+        self.allowance = None  # messages that sessions may send, of which each answer says what is left
         super().__init__(self._answer)
 
     def _answer(self, request, _):
@@ -121,6 +122,8 @@ class AcctDouble(radius.Double):
         assert request.code == 4
         blank = request.raw[:4] + bytes(16) + request.raw[20:]
         assert hashlib.md5(blank + self.secret.encode()).digest() == request.authenticator, "RFC 2866 3"
+        if self.allowance is not None and number(request, STATUS) in (INTERIM, STOP):
+            self.extra = [vendor(1, max(self.allowance - ours(request, 16), 0))]
         return self.acknowledge(request) if self.well else None
 
     def acknowledge(self, request, **kw):

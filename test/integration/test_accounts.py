@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+import faults
 import harness
 import radius
 import smtpc
@@ -137,6 +138,25 @@ def test_senders(box):
         refused(c, 550, "5.7.1", "ann@example.org")
 
 
+@pytest.mark.release
+def test_author(make_server, customers, slow_binary):
+    """FROM_HEADER_CHECK: who may use certain senders only may not say in the message that he is another one."""
+    server = make_server(radius=customers, listen=SUBMISSION, binary=slow_binary)
+    with login(server, "from") as c:
+        for field, code in (("From: joe@example.org", 250), ("From: J <x@EXAMPLE.net>", 250), ("fRoM :\r\n J\r\n <x@example.net>", 250), ("To: x@b.example", 250),
+                            ("From: eve@b.example", 550), ("From:", 550), ("From: joe@example.org,\r\n eve@b.example", 550),
+                            ("From: joe@example.org\r\nFrom: eve@b.example", 550), ("From:\r\n \"joe@example.org\"\r\n <eve@b.example>", 550),
+                            ("From: joe@example.org\r\nTo: x@example.org\r\nfrom: joe@example.org", 550), ("From: %s <joe@example.org>" % ("x " * 600), 550),
+                            ("Resent-From: eve@b.example\r\nX-From: eve@b.example\r\nFrom: joe@example.org", 250)):
+            c.mail(("%s\r\nSubject: x\r\n\r\nFrom: eve@b.example\r\n" % field).encode(), sender="joe@example.org", expect=code)
+    refusals = [e for e in server.log("refuse", user="from") if e["at"] == "commit"]
+    assert len(refusals) == 7 and {e["reason"] for e in refusals} == {"sender-not-allowed"}
+    assert len(server.take()) == sent(server, "from")["messages"] == 5
+    with login(server, "plain") as c:  # nobody said who he is to be
+        c.mail(b"From: eve@b.example\r\n\r\nx\r\n")
+    server.take()
+
+
 def test_may_not_relay(box):
     for user in ("norelay", "vno"):
         with login(box, user) as c:
@@ -237,6 +257,18 @@ def test_alert(make_server, customers):
     assert sorted(re.findall(rb"^Subject: (.*)$", b"".join(texts), re.M)) == [b"limit of day3", b"limit of rcpt3"]
     assert sorted(re.findall(rb"3 [a-z]+ today", b"".join(texts))) == [b"3 messages today", b"3 recipients today"]
     assert len(server.take()) == 3
+
+
+@pytest.mark.parametrize("kind", ["maildir", "maildir-plain"])
+def test_alert_in_a_maildir(make_server, customers, kind):
+    server = make_server(radius=customers, listen=SUBMISSION, control={"alertto": "noc@isp.example\n"}, prepare=lambda s: faults.maildir(s, kind))
+    with login(server, "vnone") as c:
+        refused(c, 450, "4.7.1")
+        c.quit()
+    (name,) = poll(lambda: os.listdir(os.path.join(server.top, "Maildir/new")), "the mail")
+    text = tools.read(os.path.join(server.top, "Maildir/new", name))
+    assert text.startswith(b"Return-Path: <>\n") and b"\nDelivered-To: noc@isp.example\n" in text and b"\n\nhas met a limit on mail.example.net: 0 messages today" in text
+    assert os.listdir(os.path.join(server.top, "Maildir/tmp")) == []
 
 
 # ---- Orders --------------------------------------------------------------------------------------------------------------
@@ -432,28 +464,39 @@ def test_killed(make_server, customers):
     server.take()
 
 
-def test_inetd(make_server, customers):
-    """The first sessions of a box, at the same moment: one file, and all are in it."""
+def inetd_home(make_server, customers):
     server = make_server(radius=customers, start=False)
     tools.make_certificate(os.path.join(server.control, "servercert.pem"), os.path.join(server.control, "serverkey.pem"))
     shutil.rmtree(os.path.join(server.home, "mailstile"), ignore_errors=True)
-    started = []
-    with open(server.logfile, "ab") as log:
-        for _ in range(6):
-            ours, theirs = socket.socketpair()
-            started.append((ours, subprocess.Popen(server.argv("inetd", "-e", "-H", server.home, "-P", "submission"), stdin=theirs, stdout=theirs, stderr=log,
-                                                   env=harness.environment(), start_new_session=True)))
-            theirs.close()
+    return server
+
+
+def inetd(server):
+    """Start a session; (our end of the connection, process)."""
+    ours, theirs = socket.socketpair()
+    with open(server.logfile, "ab") as log, theirs:
+        return ours, subprocess.Popen(server.argv("inetd", "-e", "-H", server.home, "-P", "submission"), stdin=theirs, stdout=theirs, stderr=log,
+                                      env=harness.environment(), start_new_session=True)
+
+
+def inetd_login(server, ours, user, expect=235):
+    c = smtpc.Client.__new__(smtpc.Client)
+    c.sock, c.context, c.name, c.buffer = ours, server.context, "mail.example.net", b""
+    ours.settimeout(tools.PATIENCE)
+    c.greeting = c.reply()
+    c.ehlo()
+    c.starttls()
+    c.ehlo()
+    c.auth_plain(user, "pw", expect)
+    return c
+
+
+def test_inetd(make_server, customers):
+    """The first sessions of a box, at the same moment: one file, and all are in it."""
+    server = inetd_home(make_server, customers)
     codes = []
-    for ours, process in started:
-        c = smtpc.Client.__new__(smtpc.Client)
-        c.sock, c.context, c.name, c.buffer = ours, server.context, "mail.example.net", b""
-        ours.settimeout(tools.PATIENCE)
-        c.greeting = c.reply()
-        c.ehlo()
-        c.starttls()
-        c.ehlo()
-        c.auth_plain("day3", "pw")
+    for ours, process in [inetd(server) for _ in range(6)]:
+        c = inetd_login(server, ours, "day3")
         c.cmd("MAIL FROM:<me@client.example>", (250, 450))
         c.cmd("RCPT TO:<you@far.example>", (250, 503))
         if c.cmd("DATA", (354, 503)).code == 354:
@@ -465,4 +508,19 @@ def test_inetd(make_server, customers):
     assert sent(server, "day3")["messages"] == 3
     assert os.listdir(os.path.join(server.home, "mailstile")) == ["users"]
     assert not re.search("ev=crash", tools.read(server.logfile).decode())
+    server.take()
+
+
+def test_inetd_sessions(make_server, customers):
+    """How many sessions a login has at once is known there, too; one that is killed has ended."""
+    server = inetd_home(make_server, customers)
+    started = [inetd(server) for _ in range(4)]
+    clients = [inetd_login(server, ours, "two", expect) for (ours, _), expect in zip(started, (235, 235, 454))]
+    started[0][1].kill()
+    started[0][1].wait(30)
+    clients.append(inetd_login(server, started[3][0], "two"))
+    clients[1].mail()
+    for c, (_, process) in zip(clients, started):
+        c.close()
+        process.wait(30)
     server.take()

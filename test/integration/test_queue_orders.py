@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import harness
 import remote
 import tools
 from test_delivery import delivering, empty, messages, send
@@ -105,6 +106,34 @@ def test_orders(down):
         assert t.order(RELEASE, held) == DONE
         poll(lambda: empty(server), "an empty queue, there is %r" % server.files())
         assert len(messages(peer)) == 3 and t.list() == {}
+        t.close()
+        server.stop()
+
+
+def test_return_local(make_server, scratch):
+    """What stays for programs of this host is returned with what waits for another one."""
+    box = os.path.join(scratch, "box")
+    for d in ("", "/tmp", "/new", "/cur"):
+        os.mkdir(box + d, 0o700)
+        if tools.ROOT:
+            os.chown(box + d, harness.USERS["qmailq"], -1)
+    peer = remote.Peer()
+    peer.stop()
+    server = delivering(make_server, peer, control={"locals": "home.example\n", "localmaildirs": "other@home.example:%s\n" % box})
+    t = ready(server)
+    send(server, rcpts=["joe@home.example", "bob@far.example"])
+    (n,) = poll(t.list, "the message")
+    poll(lambda: [f for f in server.files() if f.startswith("local/")] and t.list()[n] in (TIMED, WAITING), "it to wait")
+    assert t.order(BOUNCE, n) == DONE
+    assert server.wait_log("bounce", id=n, to="alice@client.example")
+    (bounce,) = poll(t.list, "only the bounce")
+    assert bounce != n
+    with remote.Peer(port=peer.port) as peer:
+        t.order(FLUSH, bounce)
+        poll(lambda: empty(server), "an empty queue")
+        (text,) = messages(peer)
+        for rcpt in ("joe@home.example", "bob@far.example"):
+            assert b"<%s>:" % rcpt.encode() in text
         t.close()
         server.stop()
 

@@ -207,7 +207,7 @@ ODD_BUT_TRUE = {
     "long extended, more flag, nothing follows": b"\xf5\x05\x01\x80x" + b"\xf6\x05\x1a\x80x",
     "extended vendor that lies": b"\xf1\x08\x1a\0\0\0\x09\xff",
     "eap": b"\x4f\x02" + b"\x4f\x06\1\1\0\xff",
-    "all types": b"".join(bytes([k, 3, 0]) for k in range(1, 256) if k not in (6, 80)),
+    "all types": b"".join(bytes([k, 3, 0]) for k in range(1, 256) if k not in (6, 27, 28, 62, 80)),
     "4096 octets": filler(4096),
 }
 
@@ -228,6 +228,9 @@ def outcomes(one):
         cases[name, None] = one.case(forged, 454)
     for name, body in ODD_BUT_TRUE.items():
         cases[name] = one.case(lambda r, d, b=body: sealed(r, ACCEPT, b), 235)
+    # These would limit what the login may do, and cannot be read.
+    for kind in (27, 28, 62):
+        cases["policy", kind] = one.case(lambda r, d, k=kind: sealed(r, ACCEPT, bytes([k, 3, 0])), 454)
     return tools.Crowd(cases)
 
 
@@ -243,6 +246,13 @@ def test_and_nothing_else(outcomes, name):
     """454 when the wait is over, after the one packet that radius.conf allows."""
     r, seconds, sent = outcomes[name, None]
     assert r.enhanced == "4.7.0" and seconds > 0.8 and sent == [1]
+
+
+def test_malformed_policy(outcomes):
+    """What is sent to limit a login must be understood."""
+    for kind in (27, 28, 62):
+        _, _, sent = outcomes["policy", kind]
+        assert sent == [1]
 
 
 @pytest.mark.parametrize("name", list(ODD_BUT_TRUE))

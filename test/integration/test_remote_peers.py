@@ -167,9 +167,9 @@ def test_postfix(remote_binary, root):
         with Remote(remote_binary, {"smtproutes": ":127.0.0.1:%d" % server.smtp}, dns.port) as r:
             got = r.deliver(rcpts=["a@" + domain, "b@[300.1.2.3]", "c@" + domain], domain=domain)
             assert got.classes == "KDK" and got.reports[1].code == 501, got
-    text = next(t for t in in_hold(root) if "Subject: dots" not in t)  # files of a directory have no order
     # Postfix takes 8 bits as they are, and its own lines come first.
-    assert SEEN.decode().split("\n\n", 1)[1] in text.replace("\r\n", "\n"), text
+    body = SEEN.decode().split("\n\n", 1)[1]
+    assert len([t for t in in_hold(root) if body in t.replace("\r\n", "\n")]) == 18
 
 
 def test_postfix_refuses_tls(remote_binary, root):

@@ -107,6 +107,21 @@ def test_box(make_server, radius):
         c.auth_plain("alice", "wonder lan", 535)
 
 
+def test_box_limits(make_server, radius, db):
+    """And keeps to what it is told."""
+    db.sql("update mailstile_limits set relay = false where id = (select id from poppass where name = 'dave');"
+           "insert into mailstile_senders select id, '@a.example' from poppass where name = 'alice'")
+    server = make_server(radius=radius.conf, listen=SUBMISSIONS)
+    for user, sender, can, then in (("bob", "me@a.example", 3, 450), ("carol", "me@a.example", 0, 450), ("dave", "me@a.example", 0, 550),
+                                    ("alice", "me@a.example", 4, 250), ("alice", "me@b.example", 0, 550)):
+        with server.session("submissions", login=None) as c:
+            c.auth_plain(user, database.PASSWORDS[user])
+            for _ in range(can):
+                c.mail(sender=sender)
+            c.cmd("MAIL FROM:<%s>" % sender, then)
+    server.take()
+
+
 # ---- How much? ----------------------------------------------------------------------------------------------------------
 
 def test_limit_of_all_boxes(radius, db):

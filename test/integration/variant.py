@@ -17,7 +17,8 @@ QUICK = {"TIMEOUT_LOGIN": 10, "TIMEOUT_COMMAND": 10, "TIMEOUT_DATA": 10, "TIMEOU
          "REEXEC_SECONDS": 1, "LISTEN_RETRY_SECONDS": 1, "RADIUS_DEADLINE": 2, "RADIUS_DEAD_SECONDS": 2, "TLS_CACHE_MAX": 3, "TLS_CACHE_SECONDS": 2,
          "SMTP_RCPT_MAX": 100, "HOPS_MAX": 10, "BAD_COMMANDS_MAX": 3,
          "BAN_FAILS": 3, "ACCT_INTERIM_MIN": 1, "GUESS_FAILS": 3, "GUESS_WAIT_SECONDS": 2}
-SLOW = {"TIMEOUT_LOGIN": 10, "TIMEOUT_COMMAND": 10, "TIMEOUT_DATA": 10, "TIMEOUT_SESSION": 60, "RADIUS_DEADLINE": 5}  # for slow clients, as many as there may be
+SLOW = {"TIMEOUT_LOGIN": 10, "TIMEOUT_COMMAND": 10, "TIMEOUT_DATA": 10, "TIMEOUT_SESSION": 60, "RADIUS_DEADLINE": 5,
+        "FROM_HEADER_CHECK": 1}  # for slow clients, as many as there may be; and a check that is off by default
 FUTURE = 4102444800  # 2100: any clock of today is before this build
 
 

@@ -276,6 +276,10 @@ test_bad_policy(void **state)
 		world.policy_len = 0;
 		assert_int_equal(auth("joe", "secret"), V_OK);
 	}
+	begin(PROFILE_SUBMISSION);
+	world.result = RADIUS_ACCEPT;
+	world.policy_lost = 1; /* there was more than there is room for */
+	assert_int_equal(auth("joe", "secret"), V_AUTH_POLICY);
 	config->accounts_bad = 1;
 	assert_int_equal(login("joe", "mail:"), V_AUTH_POLICY);
 	config->accounts_bad = 0;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
-/* Counts in a file, with other processes at the same file: users.c. */
+/*
+ * Counts in a file, with other processes at the same file: users.c.
+ * LDFLAGS: -Wl,--wrap=fdatasync,--wrap=pwrite
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,6 +26,27 @@
 
 static struct limits l;
 static int first;
+static int flush_fails, write_fails; /* errno; 0: they do not */
+static unsigned flushes;
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+int
+__wrap_fdatasync(int fd)
+{
+	flushes++;
+	errno = flush_fails;
+	return flush_fails ? -1 : __real_fdatasync(fd);
+}
+
+ssize_t __real_pwrite(int fd, const void *p, size_t len, off_t at);
+ssize_t __wrap_pwrite(int fd, const void *p, size_t len, off_t at);
+ssize_t
+__wrap_pwrite(int fd, const void *p, size_t len, off_t at)
+{
+	errno = write_fails;
+	return write_fails ? -1 : __real_pwrite(fd, p, len, at);
+}
 static struct findings found;
 
 static void
@@ -239,6 +263,11 @@ test_clock(void **state)
 	assert_int_equal(ask("joe", 0, NOON - 86400), V_LIMIT_DAY); /* a day back */
 	assert_int_equal(ask("joe", 0, NOON), V_LIMIT_DAY);         /* and forth */
 	assert_int_equal(ask("joe", 0, NOON + 86400), V_OK);
+	/* The same when something is counted in between. */
+	assert_int_equal(book("bob", 1, NOON), V_OK);
+	assert_int_equal(book("bob", 1, NOON - 86400), V_OK);
+	assert_int_equal(book("bob", 1, NOON), V_OK);
+	assert_int_equal(book("bob", 1, NOON), V_LIMIT_DAY);
 	/* Without a clock from the beginning: one long day, until there is one. */
 	for (int i = 0; i < 3; i++) {
 		assert_int_equal(book("ann", 1, i * 86400), V_OK);
@@ -297,7 +326,7 @@ together(unsigned n, unsigned (*f)(unsigned))
 	}
 	close(gate[1]);
 	close(gate[0]);
-	while ((pid = wait(&status)) > 0) {
+	while (wait(&status) > 0) {
 		assert_true(WIFEXITED(status));
 		sum += (unsigned)WEXITSTATUS(status);
 	}
@@ -525,21 +554,55 @@ test_damaged_file(void **state)
 	assert_has(found.text, "nobody can log in");
 }
 
+/* What cannot be counted for good is refused, and not counted; where there is no limit a day nobody waits for the disk. */
+static void
+test_disk(void **state)
+{
+	(void)state;
+	flushes = 0;
+	assert_int_equal(book("joe", 1, NOON), V_OK);
+	assert_int_equal(flushes, 1);
+	assert_int_equal(ask("joe", 1, NOON), V_OK);
+	assert_int_equal(flushes, 1);
+	flush_fails = EIO;
+	assert_int_equal(book("joe", 1, NOON), V_NO_COUNTS);
+	flush_fails = 0;
+	assert_int_equal(record("joe", NOON).messages, 1);
+	assert_int_equal(record("joe", NOON).rcpts, 1);
+	write_fails = ENOSPC;
+	assert_int_equal(book("joe", 1, NOON), V_NO_COUNTS);
+	assert_int_equal(book("ann", 1, NOON), V_NO_COUNTS);
+	assert_int_equal(users_change("joe", USERS_BLOCKED, 0, 0, NOON), -1);
+	assert_int_equal(errno, ENOSPC);
+	assert_int_equal(ask("joe", 1, NOON), V_OK);
+	write_fails = 0;
+	assert_int_equal(records(), 1);
+	assert_int_equal(record("joe", NOON).messages, 1);
+	limit(LIMIT_NONE, 100, LIMIT_NONE);
+	flushes = 0;
+	assert_int_equal(book("joe", 1, NOON), V_OK);
+	assert_int_equal(flushes, 1);
+	limit(LIMIT_NONE, LIMIT_NONE, 100);
+	assert_int_equal(book("joe", 1, NOON), V_OK);
+	assert_int_equal(flushes, 1);
+}
+
 /* A small file: who has not sent today makes room, who has, or is blocked, does not. */
 static void
 test_full(void **state)
 {
-	struct {
-		uint32_t magic, size, slots;
-		uint8_t rest[512 - 12 + 4 * 512];
-	} small = { .size = 512, .slots = 4 };
+	uint32_t small[5 * 512 / 4] = { 0, 512, 4 };
 	static const char *const names[] = { "a", "b", "c", "d" };
 	FILE *f = fopen(in("small"), "w+");
+	int said[2];
+	pid_t pid;
+	char c;
 
 	(void)state;
-	memcpy(&small.magic, content(USERS_FILE, NULL), 4);
+	assert_int_equal(pipe(said), 0);
+	memcpy(small, content(USERS_FILE, NULL), 4); /* the magic number */
 	assert_got(f);
-	assert_int_equal(fwrite(&small, 1, sizeof small, f), sizeof small);
+	assert_int_equal(fwrite(small, 1, sizeof small, f), sizeof small);
 	assert_int_equal(fflush(f), 0);
 	assert_int_equal(users_use(dup(fileno(f))), 0);
 	fclose(f);
@@ -551,11 +614,23 @@ test_full(void **state)
 	assert_int_equal(ask("e", 1, NOON), V_OK);
 	assert_int_equal(users_change("a", USERS_BLOCKED, 0, 0, NOON), 0);
 	assert_int_equal(book("b", 1, MIDNIGHT), V_OK);
-	assert_int_equal(book("e", 1, MIDNIGHT + 1), V_OK); /* in place of c, who is away the longest */
+	pid = fork();
+	if (pid == 0) {
+		l.sessions = 1;
+		(void)!write(said[1], users_login("c", &l, MIDNIGHT) == V_OK ? "y" : "n", 1);
+		sleep(10); /* not for ever, should the test fail */
+		_exit(0);
+	}
+	assert_int_equal(read(said[0], &c, 1), 1);
+	assert_int_equal(c, 'y');
+	assert_int_equal(book("e", 1, MIDNIGHT + 1), V_OK); /* in place of d: c is away longer, but has a session */
 	assert_int_equal(records(), 4);
 	assert_int_equal(record("a", MIDNIGHT).flags & USERS_BLOCKED, USERS_BLOCKED);
-	assert_int_equal(record("d", MIDNIGHT).total, 1);
-	assert_int_equal(book("f", 1, MIDNIGHT + 2), V_OK); /* d's */
+	assert_int_equal(record("c", MIDNIGHT).total, 1);
+	assert_int_equal(book("f", 1, MIDNIGHT + 2), V_NO_COUNTS);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(book("f", 1, MIDNIGHT + 2), V_OK); /* c's */
 	assert_int_equal(book("g", 1, MIDNIGHT + 3), V_NO_COUNTS);
 	assert_int_equal(record("b", MIDNIGHT).total, 2);
 }
@@ -582,6 +657,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_left, begin, end),
 		cmocka_unit_test_setup_teardown(test_damaged_record, begin, end),
 		cmocka_unit_test_setup_teardown(test_damaged_file, begin, end),
+		cmocka_unit_test_setup_teardown(test_disk, begin, end),
 		cmocka_unit_test_setup_teardown(test_full, begin, end),
 	};
 

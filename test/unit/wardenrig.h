@@ -28,9 +28,10 @@ static struct {
 	char user[256], password[256], client[64], called[128], nas[256], session[32];
 	int64_t slept_ms; /* by the last nanosleep() */
 	int64_t now;
-	int room; /* what spool_room() says */
+	int room;           /* what spool_room() says */
 	const char *policy; /* attributes of an accept, NULL = none; each has its length at its second octet */
 	size_t policy_len;
+	int policy_lost;
 } world;
 
 static struct config *config;
@@ -63,6 +64,7 @@ __wrap_radius_ask(const struct radius_conf *rc, const struct secrets *s, struct 
 	a->trouble = world.result == RADIUS_LATER ? RADIUS_NO_ANSWER : RADIUS_OK;
 #if ACCOUNTS
 	a->policy.len = (uint16_t)world.policy_len;
+	a->policy.lost = (uint16_t)world.policy_lost;
 	if (world.policy_len > 0) {
 		memcpy(a->policy.attributes, world.policy, world.policy_len);
 	}
