@@ -75,8 +75,8 @@ DEPCC = $(CC) $(CODE) $(CODEFLAGS) $(DEPSAN) -D_GNU_SOURCE $(INC) $(CFLAGS) -w
 ifdef SANITIZE
 LINK = $(CC) $(SAN) -pie -o $@ $(1) $(LIBS) $(CFLAGS) $(LDFLAGS)
 else
-LINK = $(CC) $(CODE) $(or $(2),-fno-lto) $(if $(filter 0,$(PIE)),-static -no-pie,-static-pie) -nostdlib -nostartfiles -o $@ -Wl,--no-dynamic-linker,--gc-sections,--build-id=none \
-	-Wl,-z,relro,-z,now,-z,noexecstack,-z,max-page-size=4096 $(BOARD_LDFLAGS) $(CFLAGS) $(LDFLAGS) $(MUSL_LIB)/$(if $(filter 0,$(PIE)),crt1,rcrt1).o $(MUSL_LIB)/crti.o \
+LINK = $(CC) $(CODE) $(CODEFLAGS) $(or $(2),-fno-lto) $(if $(filter 0,$(PIE)),-static -no-pie,-static-pie) -nostdlib -nostartfiles -o $@ -Wl,--no-dynamic-linker,--gc-sections,--build-id=none \
+	-Wl,-z,relro,-z,now,-z,noexecstack,-z,max-page-size=4096 $(CFLAGS) $(LDFLAGS) $(MUSL_LIB)/$(if $(filter 0,$(PIE)),crt1,rcrt1).o $(MUSL_LIB)/crti.o \
 	$(1) $(LIBS) -Wl,--start-group $(MUSL_LIB)/libc.a $(LIBGCC) -Wl,--end-group $(MUSL_LIB)/crtn.o
 endif
 
@@ -116,10 +116,10 @@ $(B)/epoch: STAMP = $(EPOCH)
 # Third-party code: fetched, checked, unpacked and compiled once; see deps/Makefile.
 $(B)/ready $(LIBS) &: $(B)/depflags deps/Makefile deps/SHA256SUMS deps/unpack.sh $(LIBGCC_SRC) $(wildcard deps/radcli/*.h deps/radcli/*/*.h)
 	@test/install-deps.sh --check build $(PACKAGES:%=pkg:%)
-	@test -e $(MUSL_LIB)/rcrt1.o || test '$(MUSL_LIB)' = $(B)/musl/lib -o -n '$(SANITIZE)' || \
+	@test -e $(MUSL_LIB)/libc.a || test '$(MUSL_LIB)' = $(B)/musl/lib -o -n '$(SANITIZE)' || \
 		{ echo 'No musl in $(MUSL_LIB). Name its place: make MUSL_INC=... MUSL_LIB=...' >&2; exit 1; }
 	+$(Q)$(MAKE) --no-print-directory -f deps/Makefile B='$(B)' V='$(V)' SRCDIR='$(SRCDIR)' DEPCC='$(DEPCC)' AR='$(AR)' \
-		KERNEL_INC='$(KERNEL_INC)' MUSL_CC='$(if $(filter $(B)/%,$(MUSL_LIB)),$(CC) $(ARCHFLAGS) $(if $(filter 0,$(PIE)),-fno-pie,-fPIE))' CROSS='$(CROSS)' \
+		KERNEL_INC='$(KERNEL_INC)' MUSL_CC='$(if $(filter $(B)/%,$(MUSL_LIB)),$(CC) $(ARCHFLAGS) $(if $(filter 0,$(PIE)),$(NOPIE),-fPIE))' PIE='$(PIE)' CROSS='$(CROSS)' \
 		$(if $(CURVE_FLAGS),CURVE_FLAGS='$(CURVE_FLAGS)')
 	$(if $(LIBGCC_SRC),$(Q)$(CC) $(ARCHFLAGS) $(if $(filter 0,$(PIE)),$(NOPIE),-fPIE) -O2 -ffreestanding -c -o $(LIBGCC) $(LIBGCC_SRC))
 	@touch $(B)/ready $(LIBS)

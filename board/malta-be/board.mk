@@ -11,9 +11,7 @@ include board/cross.mk
 # MIPS16 instructions for everything but the C library: a quarter less. Not position independent: another fifth (PIE=1 makes it so again).
 PIE := 0
 NOPIE := -fno-pic -mno-abicalls
-# musl has abicalls; the linker joins them, and would say so for each file.
-BOARD_LDFLAGS := -Wl,--no-warnings
 CODEFLAGS := -mips16 -minterlink-mips16
-CURVE_FLAGS := -O2 -mno-mips16
+CURVE_FLAGS := -O2 -mno-mips16 -fno-lto
 # Debian's libgcc is for CPUs with a floating point unit.
-LIBGCC_SRC := board/softint.c
+LIBGCC_SRC := board/mips.c

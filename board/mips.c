@@ -1,11 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * 64-bit shifts and divisions for 32-bit CPUs whose compiler brings a libgcc for another floating point ABI than ours (Debian's MIPS compilers: it
- * would not run without an FPU). The names and what they do are GCC's (Integer library routines); no floating point is used anywhere.
+ * What GCC expects of its libgcc on MIPS: 64-bit shifts and divisions, and atomic operations, which MIPS16 code has to call. Debian's own libgcc is for
+ * CPUs with a floating point unit and would not run without one. The names and what they do are GCC's (Integer library routines, __sync Builtins).
  */
 #include <stdint.h>
 
+uint32_t fetch_and_add(volatile uint32_t *p, uint32_t v) __asm__("__sync_fetch_and_add_4");
+void synchronize(void) __asm__("__sync_synchronize");
+
+uint32_t
+fetch_and_add(volatile uint32_t *p, uint32_t v)
+{
+	return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
+}
+
+void
+synchronize(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
 
 typedef union {
 	uint64_t all;
