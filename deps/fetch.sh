@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Finds the source archive of a library, checks it against SHA256SUMS and prints its path.
 #
-#   deps/fetch.sh bearssl|radcli|musl
+#   deps/fetch.sh bearssl|radcli|musl|cmocka
 #
 # Looks in: DEPS_DIR (a directory of archives you trust as little as any other: they are checked too), the cache
 # (DEPS_CACHE, default ~/.cache/mailstile), Debian through apt, then plain downloads. Nothing of the system is changed.
@@ -27,8 +27,11 @@ musl)
 	files="musl_1.2.3.orig.tar.gz musl-1.2.3.tar.gz"
 	urls="https://musl.libc.org/releases/musl-1.2.3.tar.gz $pool/m/musl/musl_1.2.3.orig.tar.gz
 		$snap/m/musl/musl_1.2.3.orig.tar.gz" ;;
+cmocka)
+	files="cmocka_1.1.5.orig.tar.xz"
+	urls="$pool/c/cmocka/cmocka_1.1.5.orig.tar.xz $snap/c/cmocka/cmocka_1.1.5.orig.tar.xz" ;;
 *)
-	echo "usage: $0 bearssl|radcli|musl" >&2
+	echo "usage: $0 bearssl|radcli|musl|cmocka" >&2
 	exit 2 ;;
 esac
 

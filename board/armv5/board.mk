@@ -4,6 +4,7 @@ CROSS := arm-linux-gnueabi-
 PACKAGES := gcc-arm-linux-gnueabi
 ARCHFLAGS := -march=armv5te -mfloat-abi=soft
 QEMU_USER := qemu-arm-static -cpu arm926
+TIME64 := 1
 SIZE_BUDGET := 400000
 SIZE_BUDGET_TOOLS := 460000
 include board/cross.mk

@@ -4,6 +4,7 @@ CROSS := powerpc-linux-gnu-
 PACKAGES := gcc-powerpc-linux-gnu
 ARCHFLAGS := -mlong-double-64
 QEMU_USER := qemu-ppc-static
+TIME64 := 1
 SIZE_BUDGET := 440000
 SIZE_BUDGET_TOOLS := 500000
 include board/cross.mk

@@ -91,7 +91,9 @@ test_text(void **state)
 		assert_memory_equal(&back, &a, sizeof a);
 		if ((n & 0x3f) != 0) {
 			assert_non_null(inet_ntop(AF_INET6, a.ip, want, sizeof want));
+#ifdef __GLIBC__ /* RFC 5952 4.2.3: of two runs the first one; musl takes the last */
 			assert_string_equal(text, want);
+#endif
 		}
 	}
 }

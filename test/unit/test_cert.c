@@ -1052,6 +1052,9 @@ test_secret_mapping(void **state)
 	char value[256];
 
 	(void)state;
+	if (getenv("EMULATED") != NULL) { /* QEMU's user mode passes this on wrongly */
+		skip();
+	}
 	assert_non_null(m);
 	for (size_t i = 0; i < sizeof *m; i++) {
 		assert_int_equal(((const unsigned char *)m)[i], 0);

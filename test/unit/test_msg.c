@@ -150,6 +150,9 @@ test_unwanted_descriptors(void **state)
 	char c[8];
 
 	(void)state;
+	if (getenv("EMULATED") != NULL) { /* QEMU's user mode passes this on wrongly */
+		skip();
+	}
 	for (size_t i = 0; i < COUNT(t); i++) {
 		unsigned fds = open_fds();
 		int fd = 77;

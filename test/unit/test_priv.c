@@ -61,7 +61,7 @@ test_names(void **state)
 		assert_int_equal(id_of(str_fmt(name, sizeof name, i == 1 ? "broken" : "broken%d", i)), -1);
 	}
 	assert_int_equal(id_of("twice"), 1);
-	assert_int_equal(id_of("last"), 4294967294);
+	assert_int_equal((uid_t)id_of("last"), 4294967294);
 	/* A number is one, but a name that is there comes first. */
 	assert_int_equal(id_of("1234"), 1234);
 	assert_int_equal(id_of("4294967295"), -1);

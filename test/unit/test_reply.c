@@ -22,7 +22,7 @@ test_texts(void **state)
 	(void)state;
 	/* A code, an enhanced code of the same class (RFC 2034), and words in printable ASCII. */
 	assert_int_equal(
-	    regcomp(&re, "^([245])[0-5][0-9] \\1\\.[0-9]{1,2}\\.[0-9]{1,2} [!-~][ -~]*$", REG_EXTENDED), 0);
+	    regcomp(&re, "^[245][0-5][0-9] [245]\\.[0-9]{1,2}\\.[0-9]{1,2} [!-~][ -~]*$", REG_EXTENDED), 0);
 	assert_string_equal(reply_text(R_NONE), "");
 	for (int r = R_NONE + 1; r < R_COUNT; r++) {
 		const char *text = reply_text((enum reply)r);
@@ -30,7 +30,7 @@ test_texts(void **state)
 		assert_non_null(text);
 		if (r == R_GO_AHEAD) {
 			assert_string_equal(text, "354 go ahead"); /* intermediate replies have none */
-		} else if (regexec(&re, text, 0, NULL, 0) != 0) {
+		} else if (regexec(&re, text, 0, NULL, 0) != 0 || text[0] != text[4]) {
 			fail_msg("%s", text);
 		}
 		assert_in_range(strlen(text), 5, 510);
