@@ -78,6 +78,9 @@ as_nobody() {
 	step "size" $make size
 	step "the release build: hardening, system calls, faults, attacks" integration release "$release"
 	step "unit tests, sanitized" $make test-unit
+	for board in aarch64 malta; do
+		step "board $board: its size, and its unit tests under QEMU" $make BOARD=$board size run-unit
+	done
 	step "fuzzing: the corpus, then $fuzz_seconds seconds for each target" test/fuzz/run.sh --jobs "$(nproc)" "$fuzz_seconds"
 	step "$valgrind_title" $make test-valgrind PYTEST_ARGS="$valgrind_tests"
 	if test "$(id -u)" = 0; then

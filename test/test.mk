@@ -13,6 +13,7 @@ help:
 	@echo 'demo-sql          two boxes that share what a customer may send in a day: PostgreSQL, FreeRADIUS (test/demo-sql.sh)'
 	@echo 'power             cuts the power of a guest under load, on several file systems (test/power/machine.py): most of an hour'
 	@echo 'size              section and file sizes against the budget of the board'
+	@echo 'all-boards        build/BOARD/mailstile of every board; test-boards: their tests under QEMU; sizes: writes doc/SIZE.md'
 	@echo 'lint              compilers'"'"' analysers, clang-tidy, cppcheck, shellcheck, mandoc, format (test/lint.sh)'
 	@echo 'install           DESTDIR, PREFIX (/usr/local): the binary and its manual pages'
 	@echo 'deps              only fetch and compile BearSSL and radcli'
@@ -180,6 +181,20 @@ BARE := TOOLS \
 	DELAY_NOTICE \
 	LOCAL_MAILDIRS_MAX \
 	GUESSING
+
+# All boards but the host's.
+BOARDS := $(filter-out host,$(patsubst board/%/board.mk,%,$(sort $(wildcard board/*/board.mk))))
+.PHONY: all-boards test-boards sizes
+all-boards:
+	$(Q)test/install-deps.sh build boards
+	+$(Q)for b in $(BOARDS); do $(MAKE) --no-print-directory BOARD=$$b all || exit 1; done
+test-boards: all
+	$(Q)test/install-deps.sh build test boards
+	+$(Q)for b in $(BOARDS); do $(MAKE) --no-print-directory BOARD=$$b size run-unit || exit 1; done
+	$(Q)BOARDS='$(BOARDS)' MAILSTILE='$(abspath $(PROG))' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider test/integration/test_boards.py
+sizes:
+	$(Q)test/install-deps.sh build boards
+	+$(Q)test/sizes.sh '$(BOARDS)' '$(BARE)' > build/SIZE.md && mv build/SIZE.md doc/SIZE.md
 
 size: all
 	@$(CROSS)size $(B)/mailstile.elf

@@ -4,6 +4,6 @@ CROSS := aarch64-linux-gnu-
 PACKAGES := gcc-aarch64-linux-gnu
 ARCHFLAGS := 
 QEMU_USER := qemu-aarch64-static
-SIZE_BUDGET := 400000
-SIZE_BUDGET_TOOLS := 460000
+SIZE_BUDGET := 372736
+SIZE_BUDGET_TOOLS := 479232
 include board/cross.mk

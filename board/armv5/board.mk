@@ -5,6 +5,6 @@ PACKAGES := gcc-arm-linux-gnueabi
 ARCHFLAGS := -march=armv5te -mfloat-abi=soft
 QEMU_USER := qemu-arm-static -cpu arm926
 TIME64 := 1
-SIZE_BUDGET := 400000
-SIZE_BUDGET_TOOLS := 460000
+SIZE_BUDGET := 364544
+SIZE_BUDGET_TOOLS := 471040
 include board/cross.mk

@@ -5,6 +5,6 @@ PACKAGES := gcc-arm-linux-gnueabihf
 ARCHFLAGS := -march=armv7-a+fp -mthumb
 QEMU_USER := qemu-arm-static -cpu cortex-a7
 TIME64 := 1
-SIZE_BUDGET := 300000
-SIZE_BUDGET_TOOLS := 340000
+SIZE_BUDGET := 262144
+SIZE_BUDGET_TOOLS := 343040
 include board/cross.mk

@@ -5,6 +5,6 @@ PACKAGES := gcc-powerpc-linux-gnu
 ARCHFLAGS := -mlong-double-64
 QEMU_USER := qemu-ppc-static
 TIME64 := 1
-SIZE_BUDGET := 440000
-SIZE_BUDGET_TOOLS := 500000
+SIZE_BUDGET := 380928
+SIZE_BUDGET_TOOLS := 491520
 include board/cross.mk

@@ -4,6 +4,6 @@ CROSS := riscv64-linux-gnu-
 PACKAGES := gcc-riscv64-linux-gnu
 ARCHFLAGS := 
 QEMU_USER := qemu-riscv64-static
-SIZE_BUDGET := 400000
-SIZE_BUDGET_TOOLS := 460000
+SIZE_BUDGET := 290816
+SIZE_BUDGET_TOOLS := 381000
 include board/cross.mk
