@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power pkg:NAME; default: build test
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power image boot
+#                                                      pkg:NAME; default: build test
 #
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
@@ -15,7 +16,9 @@ peers="python3 freeradius freeradius-utils swaks libnet-ssleay-perl libio-socket
 demo="$peers util-linux openssl python3-aiosmtpd"
 sql="freeradius-postgresql postgresql"
 guest="qemu-system-x86 busybox-static e2fsprogs"
-test="$unit $peers $sql $guest $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils tshark fail2ban dovecot-imapd dovecot-pop3d ucspi-tcp ipsvd unbound mandoc shellcheck util-linux procps iproute2"
+image="cpio dpkg coreutils"
+boot="qemu-system-mips qemu-system-arm qemu-system-x86 ipxe-qemu e2fsprogs"
+test="$unit $peers $sql $guest $image $boot $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils tshark fail2ban dovecot-imapd dovecot-pop3d ucspi-tcp ipsvd unbound mandoc shellcheck util-linux procps iproute2"
 lint="libssl-dev clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
 bench="$peers libc6-dev libssl-dev strace dpkg util-linux"
 power="python3 $guest f2fs-tools btrfs-progs xfsprogs"
@@ -34,9 +37,11 @@ for word; do
 	bench) packages="$packages $bench" ;;
 	fuzz) packages="$packages $fuzz" ;;
 	power) packages="$packages $power" ;;
+	image) packages="$packages $image" ;;
+	boot) packages="$packages $boot" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|image|boot|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done
