@@ -55,7 +55,7 @@ module() {
 	done
 	test -n "$f" || return 0
 	grep -qxF "${f##*/}" "$root/lib/modules/list" && return 0
-	for need in $(tr '\0' '\n' < "$f" | sed -n 's/^depends=//p; s/^softdep=pre: //p' | tr ',-' ' _'); do
+	for need in $(tr '\0' '\n' < "$f" | sed -n 's/^depends=//p; s/^softdep=pre: //p' | sed 's/crypto-//g' | tr ',-' ' _'); do
 		(module "$need")
 	done
 	cp "$f" "$root/lib/modules/"
