@@ -14,9 +14,10 @@ HOST = "10.0.2.2"
 PATIENCE = 90  # seconds for a step of an emulated machine on a busy one
 
 
-def build(board, work):
+def build(board):
     """The image's directory: `make image' makes it, of what is there already if nothing has changed."""
-    tools.run("make", "-s", "-C", tools.TREE, "BOARD=" + board, "image", timeout=900)
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CPPFLAGS")}
+    tools.run("make", "-s", "-C", tools.TREE, "BOARD=" + board, "image", timeout=900, env=env)
     return os.path.join(tools.TREE, "build", board, "image")
 
 
@@ -85,7 +86,7 @@ class Guest:
     def write(self, path, text, mode=0o644):
         """Write a file."""
         assert "'" not in text
-        self.sh("umask 077; printf '%%s' '%s' > %s && chmod %o %s" % (text, path, mode, path))
+        self.sh("umask 077; printf '%s' > %s && chmod %o %s" % (text, path, mode, path))
 
     def kill(self):
         """As when the plug is pulled."""
