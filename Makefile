@@ -127,6 +127,7 @@ deps: $(LIBS)
 
 # ---- Tests and reports -----------------------------------------------------------------------------------------------
 include test/test.mk
+include board/image.mk
 
 install: all
 	install -D -m 755 $(PROG) $(DESTDIR)$(PREFIX)/sbin/mailstile

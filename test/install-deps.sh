@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power boards pkg:NAME; default: build test
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power boards image boot
+#                                                      pkg:NAME; default: build test
 #
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
@@ -16,7 +17,9 @@ demo="$peers util-linux openssl python3-aiosmtpd"
 sql="freeradius-postgresql postgresql"
 boards="gcc-aarch64-linux-gnu gcc-arm-linux-gnueabi gcc-arm-linux-gnueabihf gcc-mips-linux-gnu gcc-mipsel-linux-gnu gcc-powerpc-linux-gnu gcc-riscv64-linux-gnu qemu-user-static"
 guest="qemu-system-x86 busybox-static e2fsprogs"
-test="gcc-aarch64-linux-gnu gcc-mipsel-linux-gnu qemu-user-static $unit $peers $sql $guest $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils tshark fail2ban dovecot-imapd dovecot-pop3d ucspi-tcp ipsvd unbound mandoc shellcheck util-linux procps iproute2"
+image="cpio dpkg coreutils"
+boot="qemu-system-mips qemu-system-arm qemu-system-x86 ipxe-qemu e2fsprogs"
+test="gcc-aarch64-linux-gnu gcc-mipsel-linux-gnu qemu-user-static $unit $peers $sql $guest $image $boot $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils tshark fail2ban dovecot-imapd dovecot-pop3d ucspi-tcp ipsvd unbound mandoc shellcheck util-linux procps iproute2"
 lint="libssl-dev clang clang-tidy clang-tools clang-format cppcheck shellcheck mandoc python3-pyflakes"
 bench="$peers libc6-dev libssl-dev strace dpkg util-linux"
 power="python3 $guest f2fs-tools btrfs-progs xfsprogs"
@@ -36,9 +39,11 @@ for word; do
 	fuzz) packages="$packages $fuzz" ;;
 	boards) packages="$packages $boards" ;;
 	power) packages="$packages $power" ;;
+	image) packages="$packages $image" ;;
+	boot) packages="$packages $boot" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|boards|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|boards|image|boot|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done

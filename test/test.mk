@@ -18,6 +18,7 @@ help:
 	@echo 'install           DESTDIR, PREFIX (/usr/local): the binary and its manual pages'
 	@echo 'deps              only fetch and compile BearSSL and radcli'
 	@echo 'compile_commands.json  for clangd and clang-tidy'
+	@echo 'image boot        BOARD=malta, aarch64, x86_64: a kernel and an initramfs with mailstile; and boots them in QEMU (board/README.md)'
 	@echo 'clean distclean   distclean also drops the unpacked sources of the libraries'
 
 test:
