@@ -6,6 +6,7 @@
 #include "ctl.h"
 #include "queue.h"
 #include "server.h"
+#include "settings.h"
 #include "str.h"
 
 #include <fcntl.h>
@@ -33,6 +34,12 @@ version_main(int argc, char **argv)
 #define RCP ""
 #endif
 
+#if SETTINGS
+#define SET "get | set | unset | apply | "
+#else
+#define SET ""
+#endif
+
 static const struct applet {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -45,6 +52,12 @@ static const struct applet {
 #if TOOLS
 	{ "queue", queue_main },
 	{ "status", status_main },
+#endif
+#if SETTINGS
+	{ "get", get_main },
+	{ "set", set_main },
+	{ "unset", unset_main },
+	{ "apply", apply_main },
 #endif
 #if RADCHECKPASSWORD
 	{ "radcheckpassword", radcheckpassword_main },
@@ -87,7 +100,7 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS RCP
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS SET RCP
 	    "version [options]; see mailstile(8)\n");
 	return 100;
 }

@@ -148,6 +148,7 @@ lint:
 
 # What the smaller budget goes without, a line each.
 BARE := TOOLS \
+	SETTINGS \
 	BOUNCE_DSN \
 	RADCHECKPASSWORD \
 	DELAY_NOTICE \
