@@ -3,6 +3,7 @@
 /* The applets: by the first word, or by the name the program was called with. Nearly empty, so that tests can link all the rest. */
 #include "cert.h"
 #include "config.h"
+#include "console.h"
 #include "ctl.h"
 #include "queue.h"
 #include "server.h"
@@ -40,6 +41,12 @@ version_main(int argc, char **argv)
 #define SET ""
 #endif
 
+#if CONSOLE
+#define ON_SITE "console | "
+#else
+#define ON_SITE ""
+#endif
+
 static const struct applet {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -58,6 +65,9 @@ static const struct applet {
 	{ "set", set_main },
 	{ "unset", unset_main },
 	{ "apply", apply_main },
+#endif
+#if CONSOLE
+	{ "console", console_main },
 #endif
 #if RADCHECKPASSWORD
 	{ "radcheckpassword", radcheckpassword_main },
@@ -100,7 +110,7 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS SET RCP
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS SET ON_SITE RCP
 	    "version [options]; see mailstile(8)\n");
 	return 100;
 }

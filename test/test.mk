@@ -149,6 +149,7 @@ lint:
 # What the smaller budget goes without, a line each.
 BARE := TOOLS \
 	SETTINGS \
+	CONSOLE \
 	BOUNCE_DSN \
 	RADCHECKPASSWORD \
 	DELAY_NOTICE \
