@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define APPLY_SECONDS 15
+#define APPLY_SECONDS 5
 
 static struct ctl_status status;
 
@@ -47,7 +47,13 @@ came_up(const char *path, const struct config *c)
 		return 0;
 	}
 	for (unsigned i = 0; i < status.listeners && i < LISTENERS_MAX; i++) {
-		if (!status.listener[i].heard) {
+		const char *where = status.listener[i].where;
+		const char *port = memrchr(where, ':', strnlen(where, sizeof status.listener[i].where));
+		char want[16];
+
+		status.listener[i].where[sizeof status.listener[i].where - 1] = '\0';
+		str_fmt(want, sizeof want, ":%u", c->listen[i].port);
+		if (!status.listener[i].heard || port == NULL || strcmp(port, want) != 0) {
 			return 0;
 		}
 	}

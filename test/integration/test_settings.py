@@ -253,6 +253,22 @@ def test_apply_puts_the_kept_set_back(make_server):
     assert b"mail.example.net" in greeting(s)
 
 
+def test_apply_to_as_many_other_ports(make_server):
+    """The number of listeners alone says nothing: the new port must be open when apply returns."""
+    s = make_server(listen={"submission": "submission 127.0.0.1:{}"})
+    port = tools.free_port()
+    assert configure(s, "set", "listen", "submission 127.0.0.1:%d" % port).returncode == 0
+    assert apply(s).returncode == 0 and not s.accepts("submission")
+    s.port["submission"] = port
+    assert s.accepts("submission")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert configure(s, "set", "listen", "submission 127.0.0.1:%d" % taken.getsockname()[1]).returncode == 0
+        assert apply(s).returncode == 1
+    harness.poll(lambda: s.accepts("submission"), "the server to listen as before")
+
+
 def test_apply_refuses_what_check_refuses(make_server):
     s = make_server()
     s.set(databytes="many\n")
