@@ -273,7 +273,7 @@ check_lines(const struct config *c, const struct lines *t, struct diag *d)
 	free(text);
 }
 
-static void
+void
 check_all_lines(const struct config *c, struct diag *d)
 {
 	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {

@@ -541,6 +541,19 @@ _Static_assert(CONTROL_FILE_MAX >= 4096 && CONTROL_FILE_MAX <= 16777216, "CONTRO
 #define BOUNCE_DSN 1
 #endif
 
+/* SETTINGS: `mailstile get`, `set`, `unset` and `apply`: control files checked before they are changed. Default as TOOLS, without which
+ * there is none. 0 saves about 12 KiB. */
+#ifndef SETTINGS
+#define SETTINGS TOOLS
+#endif
+_Static_assert(!SETTINGS || TOOLS, "SETTINGS needs TOOLS");
+
+/* CONSOLE: `mailstile console`, set-up by questions on a serial line. Default as SETTINGS, which it needs. 0 saves about 4 KiB. */
+#ifndef CONSOLE
+#define CONSOLE SETTINGS
+#endif
+_Static_assert(!CONSOLE || SETTINGS, "CONSOLE needs SETTINGS");
+
 /* DELAY_NOTICE: senders can be told that a message is late, where control/delaynotice asks for it. Default 1. 0 saves about 2 KiB. */
 #ifndef DELAY_NOTICE
 #define DELAY_NOTICE 1

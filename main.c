@@ -3,9 +3,11 @@
 /* The applets: by the first word, or by the name the program was called with. Nearly empty, so that tests can link all the rest. */
 #include "cert.h"
 #include "config.h"
+#include "console.h"
 #include "ctl.h"
 #include "queue.h"
 #include "server.h"
+#include "settings.h"
 #include "str.h"
 #include "users.h"
 
@@ -36,6 +38,18 @@ version_main(int argc, char **argv)
 #define RCP ""
 #endif
 
+#if SETTINGS
+#define SET "get | set | unset | apply | "
+#else
+#define SET ""
+#endif
+
+#if CONSOLE
+#define ON_SITE "console | "
+#else
+#define ON_SITE ""
+#endif
+
 static const struct applet {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -51,6 +65,15 @@ static const struct applet {
 #if ACCOUNTS
 	{ "users", users_main },
 #endif
+#endif
+#if SETTINGS
+	{ "get", get_main },
+	{ "set", set_main },
+	{ "unset", unset_main },
+	{ "apply", apply_main },
+#endif
+#if CONSOLE
+	{ "console", console_main },
 #endif
 #if RADCHECKPASSWORD
 	{ "radcheckpassword", radcheckpassword_main },
@@ -93,7 +116,7 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS RCP
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS SET ON_SITE RCP
 	    "version [options]; see mailstile(8)\n");
 	return 100;
 }

@@ -10,4 +10,9 @@ int check_main(int argc, char **argv);
 /* `radcheckpassword`: checkpassword's interface; see radcheckpassword(8). */
 int radcheckpassword_main(int argc, char **argv);
 
+/* Lines that the server takes, as qmail does, though nothing ever fits them: a warning for each to `d`. Applets, where there are TOOLS. */
+struct config;
+struct diag;
+void check_all_lines(const struct config *c, struct diag *d);
+
 #endif

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/*
+ * `mailstile console`: set-up by questions on a serial line, then a menu. Each answer is a change of its own (settings_change()), refused with
+ * the reason or whole on the disk, so an end at any point leaves nothing half-written. Nothing that is typed becomes part of a command.
+ */
+#include "console.h"
+
+#include "config.h"
+
+#if CONSOLE
+
+#include "ctl.h"
+#include "ctlfile.h"
+#include "lineedit.h"
+#include "options.h"
+#include "server.h"
+#include "settings.h"
+#include "str.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ANSWER_MAX 512
+
+static struct console {
+	const char *home, *socket;
+} console;
+
+/* Change one key. 0, or the status of settings_change(). */
+static int
+change(const struct setting *s, const char *text, size_t len)
+{
+	struct settings_home h;
+	int rc = 111;
+
+	if (settings_open(&h, console.home) == 0) {
+		rc = settings_change(&h, s, text, len);
+		settings_close(&h);
+	}
+	return rc;
+}
+
+static int
+is_set(const char *key)
+{
+	char path[512];
+	struct stat st;
+
+	return stat(ctl_path(console.home, key, path, sizeof path), &st) == 0;
+}
+
+/* An answer's words, each a line of the file. */
+static void
+words_to_lines(const char *answer, struct buf *b)
+{
+	for (const char *p = answer; *p != '\0';) {
+		size_t n = strcspn(p, " ,");
+
+		if (n > 0) {
+			buf_add(b, p, n);
+			buf_ch(b, '\n');
+		}
+		p += n + (p[n] != '\0');
+	}
+}
+
+/* ---- questions ---- */
+
+/* The secret of a RADIUS server, twice. */
+static enum line_result
+ask_secret(const char *what, char *dst, size_t size)
+{
+	char again[ANSWER_MAX];
+	enum line_result r;
+	int same;
+
+	for (;;) {
+		print(STDOUT_FILENO, "%s: it is not shown.\n", what);
+		r = line_ask("  once:  ", dst, size, 1);
+		if (r != LINE_OK) {
+			return r;
+		}
+		r = line_ask("  again: ", again, sizeof again, 1);
+		same = r == LINE_OK && strcmp(dst, again) == 0;
+		explicit_bzero(again, sizeof again);
+		if (r != LINE_OK) {
+			explicit_bzero(dst, size);
+			return r;
+		}
+		if (same && dst[0] != '\0' && strchr(dst, ' ') == NULL) {
+			return LINE_OK;
+		}
+		print(STDOUT_FILENO,
+		    same ? "It may not be empty, and may hold no space.\n" : "These were not the same.\n");
+	}
+}
+
+static void
+take_words(struct buf *b, const char *answer, const char *secret)
+{
+	(void)secret;
+	words_to_lines(answer, b);
+}
+
+static void
+take_line(struct buf *b, const char *answer, const char *secret)
+{
+	(void)secret;
+	buf_fmt(b, "%s\n", answer);
+}
+
+static void
+take_radius(struct buf *b, const char *answer, const char *secret)
+{
+	for (const char *p = answer; *p != '\0';) {
+		size_t n = strcspn(p, " ,");
+
+		if (n > 0) {
+			buf_add(b, p, n);
+			buf_fmt(b, " %s\n", secret);
+		}
+		p += n + (p[n] != '\0');
+	}
+}
+
+static void
+take_smarthost(struct buf *b, const char *answer, const char *secret)
+{
+	(void)secret;
+	buf_fmt(b, ":%s\n", answer);
+}
+
+static const struct question {
+	const char *key;
+	const char *text;
+	const char *secret; /* a secret is asked for, too */
+	void (*take)(struct buf *b, const char *answer, const char *secret);
+} questions[] = {
+	{ "me", "Full name of this host, as in mail.example.net", NULL, take_line },
+	{ "radius.conf", "RADIUS servers, as in 192.0.2.1:1812 192.0.2.2", "Their shared secret", take_radius },
+#if RELAY
+	{ "smtproutes", "Smarthost that all mail goes to, as in smtp.example.net:587", NULL, take_smarthost },
+#endif
+	{ "rcpthosts", "Domains that strangers may send to, as in example.net .example.net", NULL, take_words },
+};
+
+/* Until the answer is taken, or there is none: an empty one leaves things as they are. */
+static enum line_result
+ask(const struct question *q)
+{
+	const struct setting *s = setting_find(q->key);
+	char prompt[ANSWER_MAX], answer[ANSWER_MAX], secret[ANSWER_MAX] = "", mem[4096];
+	enum line_result r;
+	struct buf b;
+	int rc;
+
+	if (s == NULL) {
+		return LINE_OK;
+	}
+	do {
+		str_fmt(prompt, sizeof prompt, "\n%s\n(%s; Return leaves it)\n> ", q->text,
+		    is_set(q->key) ? "there is one" : "none yet");
+		r = line_ask(prompt, answer, sizeof answer, 0);
+		if (r != LINE_OK || answer[strspn(answer, " ,")] == '\0') {
+			return r;
+		}
+		if (q->secret != NULL) {
+			r = ask_secret(q->secret, secret, sizeof secret);
+			if (r != LINE_OK) {
+				return r;
+			}
+		}
+		buf_init(&b, mem, sizeof mem);
+		q->take(&b, answer, secret);
+		rc = b.full ? 100 : change(s, b.p, b.len);
+		explicit_bzero(mem, sizeof mem);
+		explicit_bzero(secret, sizeof secret);
+		print(STDOUT_FILENO, rc == 0 ? "Done.\n" : "Refused: nothing is changed.\n");
+	} while (rc == 100);
+	return LINE_OK;
+}
+
+/* ---- the menu ---- */
+
+/* Another applet of this program, on the same home, which gets the terminal as it was. */
+static void
+run(int (*applet)(int argc, char **argv), const char *name, const char *option, const char *value)
+{
+	char *argv[4] = { NULL };
+	char words[3][ANSWER_MAX];
+	pid_t pid;
+
+	str_copy(words[0], sizeof words[0], name);
+	str_copy(words[1], sizeof words[1], option);
+	str_copy(words[2], sizeof words[2], value);
+	for (int i = 0; i < 3; i++) {
+		argv[i] = words[i];
+	}
+	line_end();
+	pid = fork();
+	if (pid == 0) {
+		_exit(applet(3, argv));
+	}
+	if (pid == -1 || waitpid(pid, NULL, 0) == -1) {
+		print(STDOUT_FILENO, "no process for this\n");
+	}
+	(void)line_begin();
+}
+
+static void
+do_apply(void)
+{
+	char home[ANSWER_MAX], *argv[6] = { NULL };
+	static char apply[] = "apply", h[] = "-H", s[] = "-S";
+	char path[ANSWER_MAX];
+
+	str_copy(home, sizeof home, console.home);
+	str_copy(path, sizeof path, console.socket);
+	argv[0] = apply;
+	argv[1] = h;
+	argv[2] = home;
+	argv[3] = s;
+	argv[4] = path;
+	(void)apply_main(5, argv);
+}
+
+static enum line_result
+guided(void)
+{
+	enum line_result r = LINE_OK;
+
+	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
+	for (size_t i = 0; i < sizeof questions / sizeof questions[0] && r != LINE_END; i++) {
+		r = ask(&questions[i]);
+	}
+	return r;
+}
+
+#define MENU \
+	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains\n6 show  7 check  8 status  9 apply  0 end\n> "
+
+static void
+ask_key(const char *key)
+{
+	for (size_t i = 0; i < sizeof questions / sizeof questions[0]; i++) {
+		if (strcmp(questions[i].key, key) == 0) {
+			(void)ask(&questions[i]);
+		}
+	}
+}
+
+/* 0 = the end. */
+static int
+choose(char what)
+{
+	static const char *const keys[] = { "me", "radius.conf", "smtproutes", "rcpthosts" };
+
+	switch (what) {
+	case '1':
+		return guided() != LINE_END;
+	case '2':
+	case '3':
+	case '4':
+	case '5':
+		ask_key(keys[what - '2']);
+		break;
+	case '6':
+		run(get_main, "get", "-H", console.home);
+		break;
+	case '7':
+		run(check_main, "check", "-H", console.home);
+		break;
+	case '8':
+		run(status_main, "status", "-S", console.socket);
+		break;
+	case '9':
+		do_apply();
+		break;
+	case '0':
+		return 0;
+	default:
+		print(STDOUT_FILENO, "a digit, please\n");
+	}
+	return 1;
+}
+
+int
+console_main(int argc, char **argv)
+{
+	enum line_result r = LINE_OK;
+	char answer[8];
+	struct options o;
+	int opt;
+
+	(void)argc;
+	console = (struct console){ .home = HOME_DIR, .socket = CTL_SOCKET };
+	options_begin(&o, argv);
+	while ((opt = options_next(&o, "H:S:")) != 0 && opt != '?') {
+		console.home = opt == 'H' ? o.value : console.home;
+		console.socket = opt == 'S' ? o.value : console.socket;
+	}
+	if (opt != 0 || *o.word != NULL) {
+		print(STDERR_FILENO, "usage: mailstile console [-H home] [-S socket]\n");
+		return 100;
+	}
+	if (line_begin() == -1) {
+		return 111;
+	}
+	print(STDOUT_FILENO, "mailstile %s\n", VERSION);
+	if (!is_set("me")) {
+		r = guided();
+	}
+	while (r != LINE_END) {
+		r = line_ask(MENU, answer, sizeof answer, 0);
+		if (r == LINE_OK && answer[0] != '\0' && !choose(answer[1] == '\0' ? answer[0] : 'x')) {
+			break;
+		}
+	}
+	line_end();
+	return 0;
+}
+
+#endif

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""console: set-up by questions on a terminal, and the menu behind it. A dumb one, with noise, ^C, ^D and a line that goes dead."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+
+import pytest
+
+import harness
+import tools
+from test_settings import picture
+
+SECRET = "0123456789abcdef!secret"
+QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Domains"]
+MENU = "0 end"
+
+
+class Console:
+    """`mailstile console` on a pty of its own, which is its controlling terminal."""
+
+    def __init__(self, s):
+        self.text, self.s = "", s
+        self.master, slave = pty.openpty()
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.process = subprocess.Popen(s.house.argv([harness.BINARY, "console", "-H", s.home, "-S", s.ctl]), stdin=slave, stdout=slave, stderr=slave,
+                                        env=harness.environment(), preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+
+    def until(self, want, timeout=30):
+        """What comes up to `want` and the prompt behind it; the text that was not asked for yet."""
+        end = time.monotonic() + timeout
+        while not re.search(want, self.text, re.S):
+            ready, _, _ = select.select([self.master], [], [], max(0, end - time.monotonic()))
+            assert ready, "no %r in %r" % (want, self.text)
+            self.text += os.read(self.master, 4096).decode("latin-1")
+        m = re.search(want, self.text, re.S)
+        out, self.text = self.text[:m.end()], self.text[m.end():]
+        return out
+
+    def send(self, text):
+        os.write(self.master, text if isinstance(text, bytes) else text.encode())
+
+    def answer(self, question, text):
+        out = self.until(re.escape(question) + r".*?> ")
+        self.send(text)
+        return out
+
+    def end(self):
+        assert self.process.wait(30) == 0
+        assert termios.tcgetattr(self.slave) == self.before, "the terminal is not as it was"
+        self.close()
+
+    def close(self):
+        for fd in (self.master, self.slave):
+            if fd != -1:
+                os.close(fd)
+        self.master = self.slave = -1
+
+
+@pytest.fixture
+def empty(make_server):
+    s = make_server(start=False)
+    for name in os.listdir(s.control):
+        os.unlink(os.path.join(s.control, name))
+    return s
+
+
+def guided(c):
+    """Answers to all questions, a wrong one before each; all that was shown."""
+    out = c.answer("Full name", "bad name\r")
+    out += c.answer("Full name", "mail.example.net\r")
+    out += c.answer("RADIUS servers", "127.0.0.1:1812, [::1]:1812\r")
+    out += c.until("once: +")
+    c.send(SECRET + "\r")
+    out += c.until("again: +")
+    c.send("something else\r")
+    out += c.until("not the same.*once: +")
+    c.send(SECRET + "\r")
+    out += c.until("again: +")
+    c.send(SECRET + "\r")
+    out += c.answer("Smarthost", ":x:y\r")
+    out += c.answer("Smarthost", "smart.example:587\r")
+    out += c.answer("Domains", "far.example *.x\r")
+    out += c.answer("Domains", "far.example, .far.example\r")
+    return out
+
+
+def test_guided_set_up(empty):
+    c = Console(empty)
+    out = guided(c)
+    out += c.answer(MENU, "6\r")
+    out += c.answer(MENU, "9\r")
+    out += c.answer(MENU, "0\r")
+    c.end()
+    read = lambda name: tools.read(os.path.join(empty.control, name)).decode()
+    assert read("me") == "mail.example.net\n"
+    assert read("radius.conf") == "127.0.0.1:1812 %s\n[::1]:1812 %s\n" % (SECRET, SECRET)
+    assert read("smtproutes") == ":smart.example:587\n" and read("rcpthosts") == "far.example\n.far.example\n"
+    assert out.count("Refused: nothing is changed.") == 3 and "control/me:1: error: " in out and "control/rcpthosts:2: error: " in out
+    assert "radius.conf: set" in out and "no server runs" in out
+    assert SECRET not in out and "something else" not in out
+    assert "\x1b" not in out and all(len(line) < 80 + len(empty.home) for line in out.splitlines() if "error" not in line)
+
+
+def test_line_noise(empty):
+    """Octets that are no text, arrow keys, backspace and ^U; a line that is far too long."""
+    c = Console(empty)
+    c.answer("Full name", b"\x00\xff\xfe\x80rubbish\x15maik\x08l.exam\x1b[A\x1b[1;5Cp\x01le.ne\x7fet\x1bOPx\x7f\r\n")
+    c.answer("RADIUS servers", "x" * 5000 + "\x15\r")
+    c.answer("Smarthost", "\r")
+    c.answer("Domains", "\r")
+    c.answer(MENU, "junk\r")
+    c.answer(MENU, "0\r")
+    c.end()
+    assert tools.read(os.path.join(empty.control, "me")) == b"mail.example.net\n"
+    assert sorted(os.listdir(empty.control)) == ["me", "me.none"]
+
+
+def at(c, question):
+    """Leave all questions before this one; type half an answer to it."""
+    for q in QUESTIONS:
+        if q == question:
+            break
+        c.answer(q, "\x03")
+    c.answer(question, "half")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("how", ["^C", "^D", "hang-up", "kill"])
+def test_left_in_the_middle(empty, question, how):
+    before = picture(empty.control)
+    c = Console(empty)
+    at(c, question)
+    c.until("half")
+    if how == "^C":
+        c.send("\x03")
+        c.until(r"\^C")
+        c.send("\x03\x03\x03\x03\x04")
+        c.end()
+    elif how == "^D":
+        c.send("\x15\x04")
+        c.end()
+    elif how == "hang-up":
+        os.close(c.slave)
+        os.close(c.master)
+        c.process.wait(30)
+    else:
+        c.process.send_signal(signal.SIGKILL)
+        c.process.wait(30)
+        c.close()
+    assert picture(empty.control) == before
+
+
+@pytest.mark.parametrize("how", ["\x03", "\x04"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_left_at_the_secret(empty, how, times):
+    before = picture(empty.control)
+    c = Console(empty)
+    at(c, "RADIUS servers")
+    c.send("\x15" + "127.0.0.1\r")
+    c.until("once: +")
+    if times == 2:
+        c.send(SECRET + "\r")
+        c.until("again: +")
+    c.send(how)
+    if how == "\x03":
+        c.until("Smarthost")
+        c.send("\x04")
+    c.end()
+    assert picture(empty.control) == before
+
+
+def test_server_is_told(make_server):
+    s = make_server()
+    c = Console(s)
+    c.answer(MENU, "2\r")
+    c.answer("Full name", "new.example.net\r")
+    c.answer(MENU, "8\r")
+    c.until("mail.example.net")
+    c.answer(MENU, "9\r")
+    c.until("uses this now")
+    c.answer(MENU, "7\r")
+    c.until(r"\d+ errors?, ")
+    c.answer(MENU, "0\r")
+    c.end()
+    assert s.log("reload")
+
+
+def test_not_a_terminal(empty):
+    """A script may answer, too."""
+    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n0\n" % (SECRET, SECRET)
+    p = empty.tool("console", check=False, input=text.encode())
+    assert p.returncode == 0 and SECRET not in p.text
+    assert tools.read(os.path.join(empty.control, "radius.conf")).decode() == "127.0.0.1 %s\n" % SECRET
+    assert empty.tool("console", "x", check=False).returncode == 100
