@@ -201,6 +201,22 @@ def test_reboot_is_clean(box):
 
 
 def test_damaged_disk(box):
+    """A disk that cannot be written safely can still be read: its files are there to copy, and nothing is added."""
+    g = box.guest
+    g.kill()
+    block = re.search(r"\(0(?:-\d+)?\):(\d+)", tools.run("/usr/sbin/debugfs", "-R", "stat <8>", g.disk).text).group(1)
+    size = re.search(r"Block size: *(\d+)", tools.run("/usr/sbin/dumpe2fs", "-h", g.disk).text).group(1)
+    with open(g.disk, "r+b") as f:
+        f.seek(int(block) * int(size))
+        f.write(bytes(4096))
+    g.start()
+    assert "damaged and mounted read-only" in g.sh("cat /run/trouble")
+    assert "mail.example.net" in g.sh("cat /var/qmail/control/me")
+    assert "Read-only" in g.sh("touch /data/x", check=False)
+    assert "not started" in g.sh(START + " start", check=False)
+
+
+def test_no_disk(box):
     """A disk that is none does not keep the box from booting: it says so, and takes no mail that it would lose."""
     g = box.guest
     g.kill()
