@@ -7,6 +7,7 @@
 # DISK is made, an empty ext4 of 64 MiB, if there is none. FORWARD is QEMU's list of forwarded ports; by default submission and
 # submissions are at 127.0.0.1, ports 2587 and 2465. SERIAL: where the serial line goes, standard input and output by default.
 # WORDS: for the kernel's command line, as "shell". The guest sees this machine at 10.0.2.2.
+# shellcheck disable=SC2153 # the words of image.conf
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

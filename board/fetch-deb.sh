@@ -84,12 +84,9 @@ from_snapshot() {
 	linux-image-*-malta) path=pool/main/l/linux ;;
 	*) path=pool/main/l/linux-signed-$arch ;;
 	esac
-	for date in 20260901T000000Z 20261101T000000Z; do
-		url=https://snapshot.debian.org/archive/debian/$date/$path/${name}_${version}_$arch.deb
-		{ curl -fsSL --connect-timeout 20 -o "$tmp/$file" "$url" || wget -q -T 20 -t 2 -O "$tmp/$file" "$url"; } 2> /dev/null || continue
-		good "$tmp/$file" && mv -f "$tmp/$file" "$cache/$file" && return 0
-	done
-	return 1
+	url=https://snapshot.debian.org/archive/debian/20261101T000000Z/$path/${name}_${version}_$arch.deb
+	{ curl -fsSL --connect-timeout 20 -o "$tmp/$file" "$url" || wget -q -T 20 -t 2 -O "$tmp/$file" "$url"; } 2> /dev/null || return 1
+	good "$tmp/$file" && mv -f "$tmp/$file" "$cache/$file"
 }
 
 from_apt || from_snapshot || { say "cannot get $file; put it into $cache"; exit 1; }

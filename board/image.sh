@@ -6,6 +6,7 @@
 #
 # The initramfs is the whole system: nothing of it changes while it runs, and an upgrade replaces it. What is kept is on /data.
 # As any user; the same input gives the same octets.
+# shellcheck disable=SC2153 # the words of image.conf
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

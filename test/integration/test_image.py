@@ -200,7 +200,41 @@ def test_reboot_is_clean(box):
     tools.run("/usr/sbin/e2fsck", "-f", "-n", box.guest.disk)
 
 
+def test_static_network(box):
+    """An address from a file on /data instead of DHCP's."""
+    g = box.guest
+    g.kill()
+    g.start()
+    g.write("/data/etc/network", "MODE=static\\nADDRESS=10.0.2.15/24\\nGATEWAY=10.0.2.2\\nDNS=\"10.0.2.3 10.0.2.4\"\\nHOSTNAME=box.example.net\\n")
+    g.sh("sync")
+    g.kill()
+    g.start()
+    assert "udhcpc" not in g.sh("ps")
+    assert g.sh("hostname") == "box.example.net\n"
+    assert "inet 10.0.2.15/24" in g.sh("ip addr show dev eth0")
+    assert g.sh("cat /etc/resolv.conf") == "nameserver 10.0.2.3\nnameserver 10.0.2.4\n"
+    running(g)
+    with box.session() as s:
+        s.quit()
+
+
 def test_damaged_disk(box):
+    """A disk that cannot be written safely can still be read: its files are there to copy, and nothing is added."""
+    g = box.guest
+    g.kill()
+    block = re.search(r"\(0(?:-\d+)?\):(\d+)", tools.run("/usr/sbin/debugfs", "-R", "stat <8>", g.disk).text).group(1)
+    size = re.search(r"Block size: *(\d+)", tools.run("/usr/sbin/dumpe2fs", "-h", g.disk).text).group(1)
+    with open(g.disk, "r+b") as f:
+        f.seek(int(block) * int(size))
+        f.write(bytes(4096))
+    g.start()
+    assert "damaged and mounted read-only" in g.sh("cat /run/trouble")
+    assert "mail.example.net" in g.sh("cat /var/qmail/control/me")
+    assert "Read-only" in g.sh("touch /data/x", check=False)
+    assert "not started" in g.sh(START + " start", check=False)
+
+
+def test_no_disk(box):
     """A disk that is none does not keep the box from booting: it says so, and takes no mail that it would lose."""
     g = box.guest
     g.kill()
@@ -212,3 +246,33 @@ def test_damaged_disk(box):
     out = g.sh(START + " start", check=False)
     assert "not started" in out
     assert "does not run" in g.sh(START + " status", check=False)
+
+
+def test_same_octets(scratch):
+    """The same input makes the same initramfs, so that others can check what they were given."""
+    made = image.build("malta")
+    binary = os.path.join(tools.TREE, "build/malta/mailstile")
+    out = []
+    for name in "ab":
+        directory = os.path.join(scratch, name)
+        os.mkdir(directory)
+        for k in os.listdir(made):
+            if k.startswith("linux-image-"):  # unpacked already
+                os.symlink(os.path.join(made, k), os.path.join(directory, k))
+        tools.run(os.path.join(tools.TREE, "board/image.sh"), "malta", binary, directory, env=dict(os.environ, SOURCE_DATE_EPOCH="1700000000"))
+        out.append(tools.read(os.path.join(directory, "initrd.gz")))
+    assert out[0] == out[1]
+
+
+def test_package_of_somebody_else(scratch):
+    """A package in the cache that has another SHA-256 is not used."""
+    name = "busybox-static_1.35.0-4+deb12u1+b1_mipsel.deb"
+    tools.write(os.path.join(scratch, name), b"!<arch>\n")
+    fetch = os.path.join(tools.TREE, "board/fetch-deb.sh")
+    programs = os.path.join(scratch, "bin")
+    os.mkdir(programs)
+    for p in "sh dirname awk sha256sum cut mkdir mktemp rm test".split():  # neither apt nor curl
+        os.symlink(tools.run("sh", "-c", "command -v " + p).text.strip() if p != "test" else "/usr/bin/test", os.path.join(programs, p))
+    p = tools.run("/bin/sh", fetch, name, check=False, env={"PATH": programs, "DEPS_CACHE": scratch})
+    assert p.returncode == 1 and "differs from board/SHA256SUMS; not used" in p.text, p.text
+    assert "cannot get" in p.text
