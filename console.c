@@ -17,6 +17,7 @@
 #include "server.h"
 #include "settings.h"
 #include "str.h"
+#include "users.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -133,6 +134,15 @@ take_smarthost(struct buf *b, const char *answer, const char *secret)
 	buf_fmt(b, ":%s\n", answer);
 }
 
+#if ACCOUNTS
+static void
+take_limits(struct buf *b, const char *answer, const char *secret)
+{
+	(void)secret;
+	buf_fmt(b, ":%s\n", answer);
+}
+#endif
+
 static const struct question {
 	const char *key;
 	const char *text;
@@ -145,6 +155,10 @@ static const struct question {
 	{ "smtproutes", "Smarthost that all mail goes to, as in smtp.example.net:587", NULL, take_smarthost },
 #endif
 	{ "rcpthosts", "Domains that strangers may send to, as in example.net .example.net", NULL, take_words },
+#if ACCOUNTS
+	{ "userlimits", "Limits for every login, as in day=500,rcpt=1000,rate=20", NULL, take_limits },
+	{ "alertto", "Who is told when a login meets its limit, as in noc@example.net", NULL, take_line },
+#endif
 };
 
 /* Until the answer is taken, or there is none: an empty one leaves things as they are. */
@@ -185,29 +199,43 @@ ask(const struct question *q)
 
 /* ---- the menu ---- */
 
-/* Another applet of this program, on the same home, which gets the terminal as it was. */
+/* Another applet of this program, with up to four words, which gets the terminal as it was. */
 static void
-run(int (*applet)(int argc, char **argv), const char *name, const char *option, const char *value)
+run(int (*applet)(int argc, char **argv), const char *name, const char *w1, const char *w2, const char *w3,
+    const char *w4)
 {
-	char *argv[4] = { NULL };
-	char words[3][ANSWER_MAX];
+	const char *const given[] = { name, w1, w2, w3, w4 };
+	static char words[5][ANSWER_MAX];
+	char *argv[6] = { NULL };
+	int argc = 0;
 	pid_t pid;
 
-	str_copy(words[0], sizeof words[0], name);
-	str_copy(words[1], sizeof words[1], option);
-	str_copy(words[2], sizeof words[2], value);
-	for (int i = 0; i < 3; i++) {
-		argv[i] = words[i];
+	while (argc < 5 && given[argc] != NULL) {
+		str_copy(words[argc], sizeof words[argc], given[argc]);
+		argv[argc] = words[argc];
+		argc++;
 	}
 	line_end();
 	pid = fork();
 	if (pid == 0) {
-		_exit(applet(3, argv));
+		_exit(applet(argc, argv));
 	}
 	if (pid == -1 || waitpid(pid, NULL, 0) == -1) {
 		print(STDOUT_FILENO, "no process for this\n");
 	}
 	(void)line_begin();
+}
+
+/* What the RADIUS servers say of a login; check asks for the password. */
+static void
+try_login(void)
+{
+	char name[AUTH_USER_MAX + 1];
+
+	if (line_ask("\nName of a customer\n> ", name, sizeof name, 0) == LINE_OK && name[0] != '\0' &&
+	    name[0] != '-') {
+		run(check_main, "check", "-H", console.home, "radius", name);
+	}
 }
 
 static void
@@ -240,7 +268,7 @@ guided(void)
 }
 
 #define MENU \
-	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains\n6 show  7 check  8 status  9 apply  0 end\n> "
+	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  l limits\n6 show  7 check  8 status  9 apply  q queue  u users  t try a login  0 end\n> "
 
 static void
 ask_key(const char *key)
@@ -268,21 +296,36 @@ choose(char what)
 		ask_key(keys[what - '2']);
 		break;
 	case '6':
-		run(get_main, "get", "-H", console.home);
+		run(get_main, "get", "-H", console.home, NULL, NULL);
 		break;
 	case '7':
-		run(check_main, "check", "-H", console.home);
+		run(check_main, "check", "-H", console.home, NULL, NULL);
 		break;
 	case '8':
-		run(status_main, "status", "-S", console.socket);
+		run(status_main, "status", "-S", console.socket, NULL, NULL);
 		break;
 	case '9':
 		do_apply();
 		break;
+	case 'l':
+		ask_key("userlimits");
+		ask_key("alertto");
+		break;
+	case 'q':
+		run(queue_main, "queue", "-H", console.home, "-S", console.socket);
+		break;
+#if ACCOUNTS
+	case 'u':
+		run(users_main, "users", "-H", console.home, NULL, NULL);
+		break;
+#endif
+	case 't':
+		try_login();
+		break;
 	case '0':
 		return 0;
 	default:
-		print(STDOUT_FILENO, "a digit, please\n");
+		print(STDOUT_FILENO, "one of these, please\n");
 	}
 	return 1;
 }

@@ -18,7 +18,7 @@ import tools
 from test_settings import picture
 
 SECRET = "0123456789abcdef!secret"
-QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Domains"]
+QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Domains", "Limits", "Who is told"]
 MENU = "0 end"
 
 
@@ -89,6 +89,10 @@ def guided(c):
     out += c.answer("Smarthost", "smart.example:587\r")
     out += c.answer("Domains", "far.example *.x\r")
     out += c.answer("Domains", "far.example, .far.example\r")
+    out += c.answer("Limits", "day=many\r")
+    out += c.answer("Limits", "day=500,rate=20\r")
+    out += c.answer("Who is told", "noc\r")
+    out += c.answer("Who is told", "noc@far.example\r")
     return out
 
 
@@ -103,10 +107,34 @@ def test_guided_set_up(empty):
     assert read("me") == "mail.example.net\n"
     assert read("radius.conf") == "127.0.0.1:1812 %s\n[::1]:1812 %s\n" % (SECRET, SECRET)
     assert read("smtproutes") == ":smart.example:587\n" and read("rcpthosts") == "far.example\n.far.example\n"
-    assert out.count("Refused: nothing is changed.") == 3 and "control/me:1: error: " in out and "control/rcpthosts:2: error: " in out
+    assert out.count("Refused: nothing is changed.") == 5 and "control/me:1: error: " in out and "control/rcpthosts:2: error: " in out
+    assert read("userlimits") == ":day=500,rate=20\n" and read("alertto") == "noc@far.example\n"
     assert "radius.conf: set" in out and "no server runs" in out
     assert SECRET not in out and "something else" not in out
     assert "\x1b" not in out and all(len(line) < 80 + len(empty.home) for line in out.splitlines() if "error" not in line)
+
+
+HEAD = """# The console
+
+A technician's first meeting with a box, as `test/integration/test_console.py` has it, mistakes included. `mailstile console` runs on the serial line
+of an image, and on any other terminal; `mailstile(8)` describes it.
+
+"""
+
+
+def test_transcript(empty):
+    """doc/CONSOLE.md is what is really shown; MAILSTILE_WRITE=1 writes it anew."""
+    c = Console(empty)
+    out = guided(c)
+    out += c.answer(MENU, "6\r")
+    out += c.answer(MENU, "0\r")
+    c.end()
+    out = out.replace("\r", "").replace(empty.home, "/var/qmail").replace(os.path.realpath(empty.home), "/var/qmail")
+    text = HEAD + "".join("    %s\n" % line if line.strip() else "\n" for line in out.splitlines())
+    path = os.path.join(tools.TREE, "doc/CONSOLE.md")
+    if os.environ.get("MAILSTILE_WRITE"):
+        tools.write(path, text)
+    assert tools.read(path).decode() == text
 
 
 def test_line_noise(empty):
@@ -116,6 +144,8 @@ def test_line_noise(empty):
     c.answer("RADIUS servers", "x" * 5000 + "\x15\r")
     c.answer("Smarthost", "\r")
     c.answer("Domains", "\r")
+    c.answer("Limits", "\r")
+    c.answer("Who is told", "\r")
     c.answer(MENU, "junk\r")
     c.answer(MENU, "0\r")
     c.end()
@@ -142,7 +172,7 @@ def test_left_in_the_middle(empty, question, how):
     if how == "^C":
         c.send("\x03")
         c.until(r"\^C")
-        c.send("\x03\x03\x03\x03\x04")
+        c.send("\x03" * 6 + "\x04")
         c.end()
     elif how == "^D":
         c.send("\x15\x04")
@@ -186,6 +216,16 @@ def test_server_is_told(make_server):
     c.until("mail.example.net")
     c.answer(MENU, "9\r")
     c.until("uses this now")
+    # The server's own RADIUS server, which the tests share.
+    for name, password, word in (("alice", "wonder land", "accept"), ("alice", "wrong", "reject")):
+        c.answer(MENU, "t\r")
+        c.answer("Name of a customer", name + "\r")
+        c.until("[Pp]assword")
+        c.send(password + "\r")
+        c.until(word)
+    for key, shown in (("q", "message|empty|nothing"), ("u", "alice|no |user|login|nobody")):
+        c.answer(MENU, key + "\r")
+        c.until(shown)
     c.answer(MENU, "7\r")
     c.until(r"\d+ errors?, ")
     c.answer(MENU, "0\r")
@@ -195,7 +235,7 @@ def test_server_is_told(make_server):
 
 def test_not_a_terminal(empty):
     """A script may answer, too."""
-    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n0\n" % (SECRET, SECRET)
+    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n\n0\n" % (SECRET, SECRET)
     p = empty.tool("console", check=False, input=text.encode())
     assert p.returncode == 0 and SECRET not in p.text
     assert tools.read(os.path.join(empty.control, "radius.conf")).decode() == "127.0.0.1 %s\n" % SECRET
