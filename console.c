@@ -10,6 +10,7 @@
 
 #if CONSOLE
 
+#include "cert.h"
 #include "ctl.h"
 #include "ctlfile.h"
 #include "lineedit.h"
@@ -145,6 +146,9 @@ static const struct question {
 	{ "smtproutes", "Smarthost that all mail goes to, as in smtp.example.net:587", NULL, take_smarthost },
 #endif
 	{ "rcpthosts", "Domains that strangers may send to, as in example.net .example.net", NULL, take_words },
+#if ACCOUNTS
+	{ "alertto", "Alert address, told of logins that send too much", NULL, take_line },
+#endif
 };
 
 /* Until the answer is taken, or there is none: an empty one leaves things as they are. */
@@ -185,29 +189,38 @@ ask(const struct question *q)
 
 /* ---- the menu ---- */
 
-/* Another applet of this program, on the same home, which gets the terminal as it was. */
+/* Another applet of this program, on the same home, which gets the terminal as it was. words[0] is its name; NULL ends them. */
 static void
-run(int (*applet)(int argc, char **argv), const char *name, const char *option, const char *value)
+run(int (*applet)(int argc, char **argv), const char *const words[])
 {
-	char *argv[4] = { NULL };
-	char words[3][ANSWER_MAX];
+	char copy[5][ANSWER_MAX], *argv[6] = { NULL };
+	int argc = 0;
 	pid_t pid;
 
-	str_copy(words[0], sizeof words[0], name);
-	str_copy(words[1], sizeof words[1], option);
-	str_copy(words[2], sizeof words[2], value);
-	for (int i = 0; i < 3; i++) {
-		argv[i] = words[i];
+	for (; argc < 5 && words[argc] != NULL; argc++) {
+		str_copy(copy[argc], sizeof copy[argc], words[argc]);
+		argv[argc] = copy[argc];
 	}
 	line_end();
 	pid = fork();
 	if (pid == 0) {
-		_exit(applet(3, argv));
+		_exit(applet(argc, argv));
 	}
 	if (pid == -1 || waitpid(pid, NULL, 0) == -1) {
 		print(STDOUT_FILENO, "no process for this\n");
 	}
 	(void)line_begin();
+}
+
+/* Would this login be let in? Says whether RADIUS answers, and whether the secret is the same there. */
+static void
+try_login(void)
+{
+	char user[AUTH_USER_MAX + 1];
+
+	if (line_ask("Login name: ", user, sizeof user, 0) == LINE_OK && user[0] != '\0') {
+		run(check_main, (const char *const[]){ "check", "-H", console.home, "radius", user, NULL });
+	}
 }
 
 static void
@@ -240,7 +253,8 @@ guided(void)
 }
 
 #define MENU \
-	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains\n6 show  7 check  8 status  9 apply  0 end\n> "
+	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a alert address\n" \
+	"6 show  7 check  8 status  c make certificate  t test login\n9 apply  0 end\n> "
 
 static void
 ask_key(const char *key)
@@ -268,13 +282,22 @@ choose(char what)
 		ask_key(keys[what - '2']);
 		break;
 	case '6':
-		run(get_main, "get", "-H", console.home);
+		run(get_main, (const char *const[]){ "get", "-H", console.home, NULL });
 		break;
 	case '7':
-		run(check_main, "check", "-H", console.home);
+		run(check_main, (const char *const[]){ "check", "-H", console.home, NULL });
 		break;
 	case '8':
-		run(status_main, "status", "-S", console.socket);
+		run(status_main, (const char *const[]){ "status", "-S", console.socket, NULL });
+		break;
+	case 'a':
+		ask_key("alertto");
+		break;
+	case 'c':
+		run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, NULL });
+		break;
+	case 't':
+		try_login();
 		break;
 	case '9':
 		do_apply();
@@ -282,7 +305,7 @@ choose(char what)
 	case '0':
 		return 0;
 	default:
-		print(STDOUT_FILENO, "a digit, please\n");
+		print(STDOUT_FILENO, "one of these, please\n");
 	}
 	return 1;
 }

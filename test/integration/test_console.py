@@ -18,7 +18,7 @@ import tools
 from test_settings import picture
 
 SECRET = "0123456789abcdef!secret"
-QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Domains"]
+QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Domains", "Alert"]
 MENU = "0 end"
 
 
@@ -89,6 +89,8 @@ def guided(c):
     out += c.answer("Smarthost", "smart.example:587\r")
     out += c.answer("Domains", "far.example *.x\r")
     out += c.answer("Domains", "far.example, .far.example\r")
+    out += c.answer("Alert", "noc\r")
+    out += c.answer("Alert", "noc@far.example\r")
     return out
 
 
@@ -103,7 +105,7 @@ def test_guided_set_up(empty):
     assert read("me") == "mail.example.net\n"
     assert read("radius.conf") == "127.0.0.1:1812 %s\n[::1]:1812 %s\n" % (SECRET, SECRET)
     assert read("smtproutes") == ":smart.example:587\n" and read("rcpthosts") == "far.example\n.far.example\n"
-    assert out.count("Refused: nothing is changed.") == 3 and "control/me:1: error: " in out and "control/rcpthosts:2: error: " in out
+    assert out.count("Refused: nothing is changed.") == 4 and read("alertto") == "noc@far.example\n" and "control/me:1: error: " in out and "control/rcpthosts:2: error: " in out
     assert "radius.conf: set" in out and "no server runs" in out
     assert SECRET not in out and "something else" not in out
     assert "\x1b" not in out and all(len(line) < 80 + len(empty.home) for line in out.splitlines() if "error" not in line)
@@ -116,6 +118,7 @@ def test_line_noise(empty):
     c.answer("RADIUS servers", "x" * 5000 + "\x15\r")
     c.answer("Smarthost", "\r")
     c.answer("Domains", "\r")
+    c.answer("Alert", "\r")
     c.answer(MENU, "junk\r")
     c.answer(MENU, "0\r")
     c.end()
@@ -195,8 +198,40 @@ def test_server_is_told(make_server):
 
 def test_not_a_terminal(empty):
     """A script may answer, too."""
-    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n0\n" % (SECRET, SECRET)
+    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n0\n" % (SECRET, SECRET)
     p = empty.tool("console", check=False, input=text.encode())
     assert p.returncode == 0 and SECRET not in p.text
     assert tools.read(os.path.join(empty.control, "radius.conf")).decode() == "127.0.0.1 %s\n" % SECRET
     assert empty.tool("console", "x", check=False).returncode == 100
+
+
+def test_certificate(empty):
+    """One is made, once; a second time the first one stays."""
+    empty.set(me="mail.example.net\n")
+    c = Console(empty)
+    c.answer(MENU, "c\r")
+    c.until(MENU)
+    made = picture(empty.control)
+    assert {"serverkey.pem", "servercert.pem"} < set(made) and made["serverkey.pem"][0] == 0o600
+    c.send("c\r")
+    c.until(MENU)
+    assert picture(empty.control) == made
+    c.send("0\r")
+    c.end()
+
+
+def test_login(make_server):
+    """What RADIUS says of a login: yes, no; the password is not shown."""
+    s = make_server()
+    c = Console(s)
+    out = ""
+    for password, want in ((harness.PASSWORD, "accept: "), ("wrong-" + harness.PASSWORD, "reject: ")):
+        out += c.answer(MENU, "t\r")
+        out += c.until("Login name: ")
+        c.send(harness.USER + "\r")
+        out += c.until("Password: ")
+        c.send(password + "\r")
+        out += c.until(want)
+    out += c.answer(MENU, "0\r")
+    c.end()
+    assert harness.PASSWORD not in out
