@@ -134,6 +134,12 @@ take_smarthost(struct buf *b, const char *answer, const char *secret)
 	buf_fmt(b, ":%s\n", answer);
 }
 
+static void
+take_login(struct buf *b, const char *answer, const char *secret)
+{
+	buf_fmt(b, "%s:%s\n", answer, secret);
+}
+
 static const struct question {
 	const char *key;
 	const char *text;
@@ -144,6 +150,7 @@ static const struct question {
 	{ "radius.conf", "RADIUS servers, as in 192.0.2.1:1812 192.0.2.2", "Their shared secret", take_radius },
 #if RELAY
 	{ "smtproutes", "Smarthost that all mail goes to, as in smtp.example.net:587", NULL, take_smarthost },
+	{ "smtpauth", "Login there, as in smtp.example.net:user", "Its password", take_login },
 #endif
 	{ "rcpthosts", "Domains that strangers may send to, as in example.net .example.net", NULL, take_words },
 #if ACCOUNTS
@@ -280,6 +287,9 @@ choose(char what)
 	case '4':
 	case '5':
 		ask_key(keys[what - '2']);
+		if (what == '4') {
+			ask_key("smtpauth");
+		}
 		break;
 	case '6':
 		run(get_main, (const char *const[]){ "get", "-H", console.home, NULL });

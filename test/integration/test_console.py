@@ -18,7 +18,7 @@ import tools
 from test_settings import picture
 
 SECRET = "0123456789abcdef!secret"
-QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Domains", "Alert"]
+QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Login there", "Domains", "Alert"]
 MENU = "0 end"
 
 
@@ -87,6 +87,11 @@ def guided(c):
     c.send(SECRET + "\r")
     out += c.answer("Smarthost", ":x:y\r")
     out += c.answer("Smarthost", "smart.example:587\r")
+    for user, password in (("smart.example", "no-user"), ("smart.example:me", "pass:word")):
+        out += c.answer("Login there", user + "\r")
+        for prompt in ("once: +", "again: +"):
+            out += c.until(prompt)
+            c.send(password + "\r")
     out += c.answer("Domains", "far.example *.x\r")
     out += c.answer("Domains", "far.example, .far.example\r")
     out += c.answer("Alert", "noc\r")
@@ -105,8 +110,10 @@ def test_guided_set_up(empty):
     assert read("me") == "mail.example.net\n"
     assert read("radius.conf") == "127.0.0.1:1812 %s\n[::1]:1812 %s\n" % (SECRET, SECRET)
     assert read("smtproutes") == ":smart.example:587\n" and read("rcpthosts") == "far.example\n.far.example\n"
-    assert out.count("Refused: nothing is changed.") == 4 and read("alertto") == "noc@far.example\n" and "control/me:1: error: " in out and "control/rcpthosts:2: error: " in out
+    assert out.count("Refused: nothing is changed.") == 5 and read("alertto") == "noc@far.example\n" and "control/me:1: error: " in out and "control/rcpthosts:2: error: " in out
     assert "radius.conf: set" in out and "no server runs" in out
+    assert read("smtpauth") == "smart.example:me:pass:word\n" and os.stat(os.path.join(empty.control, "smtpauth")).st_mode & 0o777 == 0o600
+    assert "pass:word" not in out and "no-user" not in out
     assert SECRET not in out and "something else" not in out
     assert "\x1b" not in out and all(len(line) < 80 + len(empty.home) for line in out.splitlines() if "error" not in line)
 
@@ -117,6 +124,7 @@ def test_line_noise(empty):
     c.answer("Full name", b"\x00\xff\xfe\x80rubbish\x15maik\x08l.exam\x1b[A\x1b[1;5Cp\x01le.ne\x7fet\x1bOPx\x7f\r\n")
     c.answer("RADIUS servers", "x" * 5000 + "\x15\r")
     c.answer("Smarthost", "\r")
+    c.answer("Login there", "\r")
     c.answer("Domains", "\r")
     c.answer("Alert", "\r")
     c.answer(MENU, "junk\r")
@@ -198,7 +206,7 @@ def test_server_is_told(make_server):
 
 def test_not_a_terminal(empty):
     """A script may answer, too."""
-    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n0\n" % (SECRET, SECRET)
+    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n\n0\n" % (SECRET, SECRET)
     p = empty.tool("console", check=False, input=text.encode())
     assert p.returncode == 0 and SECRET not in p.text
     assert tools.read(os.path.join(empty.control, "radius.conf")).decode() == "127.0.0.1 %s\n" % SECRET
@@ -225,13 +233,13 @@ def test_login(make_server):
     s = make_server()
     c = Console(s)
     out = ""
-    for password, want in ((harness.PASSWORD, "accept: "), ("wrong-" + harness.PASSWORD, "reject: ")):
+    for password, want in (("wonder land", "accept: "), ("wrong-password", "reject: ")):
         out += c.answer(MENU, "t\r")
         out += c.until("Login name: ")
-        c.send(harness.USER + "\r")
+        c.send("alice\r")
         out += c.until("Password: ")
         c.send(password + "\r")
         out += c.until(want)
     out += c.answer(MENU, "0\r")
     c.end()
-    assert harness.PASSWORD not in out
+    assert "wonder land" not in out and "wrong-password" not in out
