@@ -127,6 +127,8 @@ take_radius(struct buf *b, const char *answer, const char *secret)
 	}
 }
 
+#if RELAY
+
 static void
 take_smarthost(struct buf *b, const char *answer, const char *secret)
 {
@@ -139,6 +141,8 @@ take_login(struct buf *b, const char *answer, const char *secret)
 {
 	buf_fmt(b, "%s:%s\n", answer, secret);
 }
+
+#endif
 
 static const struct question {
 	const char *key;

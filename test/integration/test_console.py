@@ -52,6 +52,13 @@ class Console:
         self.send(text)
         return out
 
+    def rest(self):
+        """What comes until the process has ended."""
+        self.process.wait(30)
+        while select.select([self.master], [], [], 0)[0]:
+            self.text += os.read(self.master, 4096).decode("latin-1")
+        return self.text
+
     def end(self):
         assert self.process.wait(30) == 0
         assert termios.tcgetattr(self.slave) == self.before, "the terminal is not as it was"
@@ -99,13 +106,37 @@ def guided(c):
     return out
 
 
+DOC = os.path.join(os.path.dirname(harness.__file__), "..", "..", "doc", "CONSOLE.md")
+HEAD = """# Set-up on the console
+
+What `mailstile console` shows on a box that has no settings yet, with some wrong answers; secrets are typed, and not shown.
+`test_console.py` makes this text, and fails when it is no longer true (`CONSOLE_DOC=1` writes it anew).
+
+```
+%s
+```
+"""
+
+
+def transcript(out, home):
+    out = out.replace(home, "/var/qmail").replace("\r", "")
+    out = re.sub(r"^mailstile \S+$", "mailstile VERSION", out, flags=re.M)
+    return HEAD % "\n".join(line.rstrip() for line in out.strip().split("\n"))
+
+
 def test_guided_set_up(empty):
     c = Console(empty)
     out = guided(c)
     out += c.answer(MENU, "6\r")
     out += c.answer(MENU, "9\r")
     out += c.answer(MENU, "0\r")
+    out += c.rest()
     c.end()
+    text = transcript(out, empty.home)
+    if os.environ.get("CONSOLE_DOC"):
+        with open(DOC, "w", encoding="ascii") as f:
+            f.write(text)
+    assert tools.read(DOC).decode() == text
     read = lambda name: tools.read(os.path.join(empty.control, name)).decode()
     assert read("me") == "mail.example.net\n"
     assert read("radius.conf") == "127.0.0.1:1812 %s\n[::1]:1812 %s\n" % (SECRET, SECRET)
