@@ -32,25 +32,28 @@ class Guest:
         self.said = b""
         self.boot_seconds = None
 
-    def start(self):
+    def start(self, words="shell", prompt=rb"[#$] $"):
+        """Boot; `words` for the kernel's command line. Returns what the serial line showed before the prompt; sh() needs "shell"."""
         if os.path.exists(self.path):
             os.unlink(self.path)
-        words = ["-m", str(self.memory)] if self.memory else []
-        env = dict(os.environ, SERIAL="unix:%s,server=on,wait=on" % self.path, WORDS="shell",
+        extra = ["-m", str(self.memory)] if self.memory else []
+        env = dict(os.environ, SERIAL="unix:%s,server=on,wait=on" % self.path, WORDS=words,
                    FORWARD=",".join("hostfwd=tcp:127.0.0.1:%d-:%d" % (ours, theirs) for theirs, ours in self.port.items()))
         begin = time.monotonic()
         self.errors = open(self.path + ".errors", "wb")  # pylint: disable=consider-using-with
-        self.process = subprocess.Popen([os.path.join(tools.TREE, "board/boot.sh"), self.board, self.directory, self.disk, *words], env=env,
+        self.process = subprocess.Popen([os.path.join(tools.TREE, "board/boot.sh"), self.board, self.directory, self.disk, *extra], env=env,
                                         stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors)
         self.serial = socket.socket(socket.AF_UNIX)
         self.said = b""
         tools.poll(self._connect, "QEMU's serial line", timeout=PATIENCE)
-        self._until(rb"[#$] $")
+        shown = self._until(prompt)
         self.boot_seconds = time.monotonic() - begin
+        if words != "shell":
+            return shown
         # The echo of these lines must not look like the prompt.
         self.serial.sendall(b"stty -echo cols 200; PS1='R''DY> '\n")
         self._until(rb"RDY> $")
-        return self
+        return shown
 
     def _connect(self):
         assert self.process.poll() is None, tools.read(self.path + ".errors")

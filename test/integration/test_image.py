@@ -218,6 +218,20 @@ def test_static_network(box):
         s.quit()
 
 
+def test_serial_line(box):
+    """Without a word for a shell, the set-up by questions if the program has it. What is wrong is said first."""
+    g = box.guest
+    g.sh("echo nonsense= > /data/etc/network; echo MODE=else >> /data/etc/network; sync")
+    g.kill()
+    console = "console" in tools.run(tools.BINARY, "help", check=False).text
+    shown = g.start("", rb"0 end\r\n> $" if console else rb"# $").decode("utf-8", "replace")
+    assert "!! network: MODE in /data/etc/network is neither dhcp nor static" in shown
+    assert shown.index("!! network") > shown.index("mailstile 0.")
+    g.kill()
+    g.start()
+    g.sh("rm /data/etc/network; sync")
+
+
 def test_damaged_disk(box):
     """A disk that cannot be written safely can still be read: its files are there to copy, and nothing is added."""
     g = box.guest
