@@ -10,6 +10,7 @@
 
 #if CONSOLE
 
+#include "cert.h"
 #include "ctl.h"
 #include "ctlfile.h"
 #include "lineedit.h"
@@ -127,6 +128,8 @@ take_radius(struct buf *b, const char *answer, const char *secret)
 	}
 }
 
+#if RELAY
+
 static void
 take_smarthost(struct buf *b, const char *answer, const char *secret)
 {
@@ -134,13 +137,23 @@ take_smarthost(struct buf *b, const char *answer, const char *secret)
 	buf_fmt(b, ":%s\n", answer);
 }
 
+static void
+take_login(struct buf *b, const char *answer, const char *secret)
+{
+	buf_fmt(b, "%s:%s\n", answer, secret);
+}
+
+#endif
+
 #if ACCOUNTS
+
 static void
 take_limits(struct buf *b, const char *answer, const char *secret)
 {
 	(void)secret;
 	buf_fmt(b, ":%s\n", answer);
 }
+
 #endif
 
 static const struct question {
@@ -153,11 +166,12 @@ static const struct question {
 	{ "radius.conf", "RADIUS servers, as in 192.0.2.1:1812 192.0.2.2", "Their shared secret", take_radius },
 #if RELAY
 	{ "smtproutes", "Smarthost that all mail goes to, as in smtp.example.net:587", NULL, take_smarthost },
+	{ "smtpauth", "Login there, as in smtp.example.net:user", "Its password", take_login },
 #endif
 	{ "rcpthosts", "Domains that strangers may send to, as in example.net .example.net", NULL, take_words },
 #if ACCOUNTS
-	{ "userlimits", "Limits for every login, as in day=500,rcpt=1000,rate=20", NULL, take_limits },
-	{ "alertto", "Who is told when a login meets its limit, as in noc@example.net", NULL, take_line },
+	{ "userlimits", "Limits of every login, as in day=500,rcpt=1000,rate=20", NULL, take_limits },
+	{ "alertto", "Alert address, told of logins that send too much", NULL, take_line },
 #endif
 };
 
@@ -199,21 +213,17 @@ ask(const struct question *q)
 
 /* ---- the menu ---- */
 
-/* Another applet of this program, with up to four words, which gets the terminal as it was. */
+/* Another applet of this program, on the same home, which gets the terminal as it was. words[0] is its name; NULL ends them. */
 static void
-run(int (*applet)(int argc, char **argv), const char *name, const char *w1, const char *w2, const char *w3,
-    const char *w4)
+run(int (*applet)(int argc, char **argv), const char *const words[])
 {
-	const char *const given[] = { name, w1, w2, w3, w4 };
-	static char words[5][ANSWER_MAX];
-	char *argv[6] = { NULL };
+	char copy[5][ANSWER_MAX], *argv[6] = { NULL };
 	int argc = 0;
 	pid_t pid;
 
-	while (argc < 5 && given[argc] != NULL) {
-		str_copy(words[argc], sizeof words[argc], given[argc]);
-		argv[argc] = words[argc];
-		argc++;
+	for (; argc < 5 && words[argc] != NULL; argc++) {
+		str_copy(copy[argc], sizeof copy[argc], words[argc]);
+		argv[argc] = copy[argc];
 	}
 	line_end();
 	pid = fork();
@@ -226,15 +236,14 @@ run(int (*applet)(int argc, char **argv), const char *name, const char *w1, cons
 	(void)line_begin();
 }
 
-/* What the RADIUS servers say of a login; check asks for the password. */
+/* Would this login be let in? Says whether RADIUS answers, and whether the secret is the same there. */
 static void
 try_login(void)
 {
-	char name[AUTH_USER_MAX + 1];
+	char user[AUTH_USER_MAX + 1];
 
-	if (line_ask("\nName of a customer\n> ", name, sizeof name, 0) == LINE_OK && name[0] != '\0' &&
-	    name[0] != '-') {
-		run(check_main, "check", "-H", console.home, "radius", name);
+	if (line_ask("Login name: ", user, sizeof user, 0) == LINE_OK && user[0] != '\0' && user[0] != '-') {
+		run(check_main, (const char *const[]){ "check", "-H", console.home, "radius", user, NULL });
 	}
 }
 
@@ -268,7 +277,8 @@ guided(void)
 }
 
 #define MENU \
-	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  l limits\n6 show  7 check  8 status  9 apply  q queue  u users  t try a login  0 end\n> "
+	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits, alerts\n" \
+	"6 show  7 check  8 status  c make certificate  t test login  q queue  u users\n9 apply  0 end\n> "
 
 static void
 ask_key(const char *key)
@@ -294,33 +304,39 @@ choose(char what)
 	case '4':
 	case '5':
 		ask_key(keys[what - '2']);
+		if (what == '4') {
+			ask_key("smtpauth");
+		}
 		break;
 	case '6':
-		run(get_main, "get", "-H", console.home, NULL, NULL);
+		run(get_main, (const char *const[]){ "get", "-H", console.home, NULL });
 		break;
 	case '7':
-		run(check_main, "check", "-H", console.home, NULL, NULL);
+		run(check_main, (const char *const[]){ "check", "-H", console.home, NULL });
 		break;
 	case '8':
-		run(status_main, "status", "-S", console.socket, NULL, NULL);
+		run(status_main, (const char *const[]){ "status", "-S", console.socket, NULL });
 		break;
-	case '9':
-		do_apply();
-		break;
-	case 'l':
+	case 'a':
 		ask_key("userlimits");
 		ask_key("alertto");
 		break;
+	case 'c':
+		run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, NULL });
+		break;
+	case 't':
+		try_login();
+		break;
 	case 'q':
-		run(queue_main, "queue", "-H", console.home, "-S", console.socket);
+		run(queue_main, (const char *const[]){ "queue", "-H", console.home, "-S", console.socket, NULL });
 		break;
 #if ACCOUNTS
 	case 'u':
-		run(users_main, "users", "-H", console.home, NULL, NULL);
+		run(users_main, (const char *const[]){ "users", "-H", console.home, NULL });
 		break;
 #endif
-	case 't':
-		try_login();
+	case '9':
+		do_apply();
 		break;
 	case '0':
 		return 0;
