@@ -71,7 +71,7 @@ UNIT_INC := -D_UINTPTR_T -D_UINTPTR_T_DEFINED -isystem $(SRCDIR)/cmocka/include
 # Where time_t was once 32 bits wide, musl's functions of today have other names.
 ifdef TIME64
 TIME64_NAMES := $(foreach f,nanosleep:__nanosleep_time64 time:__time64 fstat:__fstat_time64,s/--wrap=$(word 1,$(subst :, ,$f))\>/--wrap=$(word \
-	2,$(subst :, ,$f)),--defsym=__wrap_$(word 2,$(subst :, ,$f))=__wrap_$(word 1,$(subst :, ,$f))/;) s/=__wrap_fstat\>/&,--defsym=__real_fstat=__real___fstat_time64/
+	2,$(subst :, ,$f)),--defsym=__wrap_$(word 2,$(subst :, ,$f))=__wrap_$(word 1,$(subst :, ,$f))/;)
 endif
 ifdef LIBGCC_SRC
 UNIT_LIBS := -Wl,--no-warn-mismatch $(shell $(CC) $(ARCHFLAGS) -print-libgcc-file-name)

@@ -40,7 +40,11 @@ ssize_t __real_write(int fd, const void *p, size_t len);
 ssize_t __wrap_write(int fd, const void *p, size_t len);
 int __real_close(int fd);
 int __wrap_close(int fd);
+#if defined(_REDIR_TIME64) && _REDIR_TIME64 /* musl on a CPU of 32 bits: see TIME64_NAMES in test.mk */
+int __real_fstat(int fd, struct stat *st) __asm__("__real___fstat_time64");
+#else
 int __real_fstat(int fd, struct stat *st);
+#endif
 int __wrap_fstat(int fd, struct stat *st);
 
 /* Forget counts and trace; from now on fail as told (error 0: never). */
