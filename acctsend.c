@@ -13,7 +13,9 @@
 
 #include "acct.h"
 #include "acctpack.h"
+#include "clerk.h"
 #include "control.h"
+#include "keeper.h"
 #include "log.h"
 #include "radius.h"
 #include "secret.h"
@@ -131,6 +133,16 @@ connect_to(unsigned i)
 		me.sock = -1;
 		return -1;
 	}
+#if RADSEC
+	/* That was only to learn which of our addresses it sees. */
+	if (me.conf->server[i].tls != TLS_NONE) {
+		close(me.sock);
+		me.sock = keeper_channel(&me.conf->server[i]);
+		if (me.sock == -1) {
+			return -1;
+		}
+	}
+#endif
 	me.server = i;
 	me.to = a;
 	me.wrong = 0;
@@ -375,10 +387,21 @@ static void
 hear(int64_t now)
 {
 	static uint8_t p[4096];
+	struct radius_answer note;
 	ssize_t n;
 
 	/* A flood of them must not keep us from the rest. */
 	for (int k = 0; k < 4 * FLIGHTS && (n = recv(me.sock, p, sizeof p, MSG_DONTWAIT)) >= 0; k++) {
+		if (me.conf->server[me.server].tls != TLS_NONE && keeper_note(p, (size_t)n, &note)) {
+			/* A connection that was only closed is there again soon. */
+			if (note.trouble == RADIUS_NO_KEEPER || (note.trouble == RADIUS_NETWORK && note.error == ECONNRESET)) {
+				hang_up();
+				me.dead_until[me.server] = now + 1000;
+			} else {
+				silent(now);
+			}
+			return;
+		}
 		for (unsigned i = 0; i < FLIGHTS; i++) {
 			struct flight *f = &me.flight[i];
 			int good;
@@ -461,9 +484,7 @@ anything_on_its_way(void)
 _Noreturn void
 acct_send(const struct house *h, int on)
 {
-	struct sigaction sa = { .sa_handler = on_int };
 	int64_t end = INT64_MAX;
-	sigset_t none;
 
 	me.h = h;
 	me.conf = &h->config->radius;
@@ -472,14 +493,7 @@ acct_send(const struct house *h, int on)
 	me.box.run = h->share->run;
 	me.box.began = mono_ms();
 	random_bytes(&me.next_id, sizeof me.next_id);
-	sigemptyset(&sa.sa_mask);
-	sigaction(SIGINT, &sa, NULL);
-	sa.sa_handler = SIG_DFL;
-	sigaction(SIGTERM, &sa, NULL);
-	sa.sa_handler = SIG_IGN;
-	sigaction(SIGHUP, &sa, NULL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	clerk_signals(on_int);
 	while (acct_alone() == -1) {
 		poll(NULL, 0, 1000); /* another server on this host has the file */
 	}

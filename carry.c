@@ -10,6 +10,7 @@
 #include "acct.h"
 #include "cleanint.h"
 #include "deliver.h"
+#include "keeper.h"
 #include "log.h"
 #include "msg.h"
 #include "nursery.h"
@@ -142,6 +143,7 @@ begin(const struct house *h, enum part part, const int clean[2], const int deliv
 	close(share_fd());
 	users_close();
 	acct_close();
+	keeper_close();
 	if (part == REMOTES) {
 		secret_keep_relay(h->config->secrets);
 	}

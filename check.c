@@ -4,6 +4,7 @@
 #include "cleanint.h"
 #include "control.h"
 #include "house.h"
+#include "keeper.h"
 #include "limits.h"
 #include "options.h"
 #include "priv.h"
@@ -152,7 +153,7 @@ report(const struct config *c, const struct radius_answer *a, const char *user)
 }
 
 static int
-check_radius(const struct config *c, const char *user)
+check_radius(struct config *c, const char *user)
 {
 	char pass[AUTH_PASSWORD_MAX + 2];
 	struct radius_query q = { .user = user,
@@ -163,6 +164,8 @@ check_radius(const struct config *c, const char *user)
 		.session = "check" };
 	struct radius_addresses addresses;
 	struct radius_answer a;
+	struct house house = { .config = c, .jail = -1 };
+	const char *missing;
 	struct share *sh;
 
 	if (strlen(user) == 0 || strlen(user) > AUTH_USER_MAX || read_password(pass, sizeof pass) == -1) {
@@ -175,11 +178,17 @@ check_radius(const struct config *c, const char *user)
 		print(STDERR_FILENO, "mailstile: %s\n", strerror(errno));
 		return 111;
 	}
+	house.share = sh;
 	if (radius_resolve(&c->radius, &addresses) == -1) {
 		print(STDOUT_FILENO, "warning: not every server's name has an address\n");
 	}
 	radius_set_addresses(sh, 0, &addresses);
+	if (priv_lookup(&house.ids, &missing) == -1) {
+		memset(&house.ids, 0, sizeof house.ids);
+	}
+	keeper_alone(&house);
 	radius_ask(&c->radius, c->secrets, sh, 0, &q, &a);
+	keeper_end();
 	explicit_bzero(pass, sizeof pass);
 	return report(c, &a, user);
 }

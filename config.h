@@ -34,6 +34,17 @@
 #define ACCOUNTING 1
 #endif
 _Static_assert(ACCOUNTING == 0 || ACCOUNTING == 1, "ACCOUNTING: 0 or 1");
+
+/* RADSEC: 1 = RADIUS over TLS (RFC 6614) to servers that have the word `tls` in radius.conf, through a process that keeps the connections. Default 1.
+ * 0 saves about 10 KiB. STATUS_SERVER: 1 = servers that have the word `status` are probed while they are silent (RFC 5997), by the same process. Default 1.
+ * 0 saves about 1 KiB. */
+#ifndef RADSEC
+#define RADSEC 1
+#endif
+#ifndef STATUS_SERVER
+#define STATUS_SERVER 1
+#endif
+#define KEEPER (RADSEC || STATUS_SERVER)
 #define RADIUS_KEEPS (ACCOUNTS || ACCOUNTING) /* attributes of an accept that these need */
 
 /* AUTH_PLAINTEXT_INSIDE: offer AUTH without TLS on `inside` listeners (trusted wire, old printers). Default 0. With 1 a
@@ -351,6 +362,22 @@ _Static_assert(RADIUS_RETRIES >= 0 && RADIUS_RETRIES <= 10, "RADIUS_RETRIES: 0..
 #define RADIUS_DEAD_SECONDS 60
 #endif
 _Static_assert(RADIUS_DEAD_SECONDS >= 0 && RADIUS_DEAD_SECONDS <= 3600, "RADIUS_DEAD_SECONDS: 0..3600");
+
+/* RADSEC_WATCH_SECONDS: a TLS connection to a server on which nothing has come for this long is asked whether it lives. Default 20, since servers close idle
+ * ones after 30; range 5-600. RADSEC_CONNECT_SECONDS: to connect and shake hands. Default 10, range 2-60. STATUS_SECONDS: between two probes of a server
+ * that is silent. Default 5, range 1-600. */
+#ifndef RADSEC_WATCH_SECONDS
+#define RADSEC_WATCH_SECONDS 20
+#endif
+_Static_assert(RADSEC_WATCH_SECONDS >= 5 && RADSEC_WATCH_SECONDS <= 600, "RADSEC_WATCH_SECONDS: 5..600");
+#ifndef RADSEC_CONNECT_SECONDS
+#define RADSEC_CONNECT_SECONDS 10
+#endif
+_Static_assert(RADSEC_CONNECT_SECONDS >= 2 && RADSEC_CONNECT_SECONDS <= 60, "RADSEC_CONNECT_SECONDS: 2..60");
+#ifndef STATUS_SECONDS
+#define STATUS_SECONDS 5
+#endif
+_Static_assert(STATUS_SECONDS >= 1 && STATUS_SECONDS <= 600, "STATUS_SECONDS: 1..600");
 
 /* RADIUS_RESOLVE_SECONDS: servers given by name are looked up again after this long. Default 300, range 10-86400. */
 #ifndef RADIUS_RESOLVE_SECONDS
@@ -716,6 +743,8 @@ _Static_assert(sizeof RCP_HOME > 1, "RCP_HOME: / for no directory of one's own")
 #define AUTH_PASSWORD_MAX 128  /* RFC 2865 5.2 */
 #define RADIUS_SECRET_MAX 128  /* ours; RFC 2865 3 only says "not empty" */
 #define RADIUS_PACKET_MAX 4096 /* RFC 2865 3 */
+#define RADSEC_PINS 2          /* keys that a server may have: the present one and the next */
+#define RADSEC_PATH 256
 #define RELAY_PASSWORD_MAX 128 /* ours */
 
 #endif

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * Control files in qmail's syntax (qmail-spec 4.7), and radius.conf in the form of the classic radcheckpassword set-ups. Read by main
- * only, before any fork. One-line files: the first line counts; list files: one entry a line, `#` comments. Trailing white space is cut.
- * radius.conf goes straight into the secret mapping and is parsed there.
+ * Control files in qmail's syntax (qmail-spec 4.7). Read by main only, before any fork. One-line files: the first line counts; list files: one
+ * entry a line, `#` comments. Trailing white space is cut.
  */
 #include "control.h"
 
 #include "limits.h"
 #include "policy.h"
+#include "radconf.h"
 #include "str.h"
 
 #include <errno.h>
@@ -272,180 +272,6 @@ load_policy(struct config *c, struct diag *d)
 	}
 }
 
-/* What follows "acct": nothing, or =PORT. 0 or -1. */
-static int
-parse_acct(struct radius_server *r, const char *s)
-{
-	uint64_t v = 1813;
-
-	if (*s != '\0' && (*s != '=' || parse_u64(s + 1, strlen(s + 1), 65535, &v) == -1 || v == 0)) {
-		return -1;
-	}
-	r->acct_port = (uint16_t)v;
-	return 0;
-}
-
-/* [timeout [retries]] [unsigned] [acct[=PORT]] [# comment] */
-static int
-parse_radius_tail(struct radius_server *r, char *rest, struct diag *d, const char *file, int n)
-{
-	char *word;
-	int numbers = 0;
-	uint64_t v;
-
-	r->timeout = RADIUS_TIMEOUT;
-	r->retries = RADIUS_RETRIES;
-	while ((word = ctl_next_word(&rest)) != NULL && word[0] != '#') {
-		if (strcmp(word, "unsigned") == 0) {
-			r->unsigned_ok = 1;
-		} else if (ACCOUNTING && strncmp(word, "acct", 4) == 0 && parse_acct(r, word + 4) == 0) {
-			continue;
-		} else if (numbers == 0 && parse_u64(word, strlen(word), 60, &v) == 0 && v > 0) {
-			r->timeout = (int)v;
-			numbers++;
-		} else if (numbers == 1 && parse_u64(word, strlen(word), 10, &v) == 0) {
-			r->retries = (int)v;
-			numbers++;
-		} else {
-			/* Do not show the word: a secret with a space in it would end up here. */
-			diag_put(d, DIAG_ERROR, file, n,
-			    "after the secret expected [timeout 1-60 [retries 0-10]] [unsigned] [acct[=PORT]]; the secret itself may hold no space");
-			return -1;
-		}
-	}
-	if (r->timeout > RADIUS_DEADLINE) {
-		diag_put(d, DIAG_WARN, file, n, "timeout %d is over the %d seconds a whole login may take", r->timeout,
-		    RADIUS_DEADLINE);
-	}
-	return 0;
-}
-
-/* Host name or address with optional port, as radius.conf has them. */
-static int
-parse_radius_host(struct radius_server *r, char *word)
-{
-	/* A bare IPv6 address has more than one colon and no port. */
-	if (word[0] != '[' && strchr(word, ':') != strrchr(word, ':')) {
-		r->port = 1812;
-		r->numeric = addr_parse(&r->addr, word, strlen(word)) == 0;
-		return r->numeric ? str_copy(r->name, sizeof r->name, word) : -1;
-	}
-	return ctl_host(word, r->name, &r->numeric, &r->addr, &r->port, 1812);
-}
-
-static int
-parse_radius_line(struct radius_conf *rc, struct secrets *s, char *line, struct diag *d, const char *file, int n)
-{
-	struct radius_server *r = &rc->server[rc->servers];
-	char *host = ctl_next_word(&line);
-	char *secret = ctl_next_word(&line);
-
-	memset(r, 0, sizeof *r);
-	if (parse_radius_host(r, host) == -1) {
-		diag_put(d, DIAG_ERROR, file, n, "expected a server first: NAME[:PORT], IPv4[:PORT] or [IPv6][:PORT]");
-		return -1;
-	}
-	if (secret == NULL) {
-		diag_put(d, DIAG_ERROR, file, n, "expected the shared secret after the server");
-		return -1;
-	}
-	if (str_copy(s->radius[rc->servers], sizeof s->radius[0], secret) == -1) {
-		diag_put(d, DIAG_ERROR, file, n, "the secret is longer than %d octets", RADIUS_SECRET_MAX);
-		return -1;
-	}
-	if (strlen(secret) <= 10) {
-		diag_put(d, DIAG_WARN, file, n, "the secret is short; 16 or more random characters are safe");
-	}
-	if (parse_radius_tail(r, line, d, file, n) == -1) {
-		return -1;
-	}
-	if (r->unsigned_ok) {
-		diag_put(d, DIAG_WARN, file, n,
-		    "%s may answer without Message-Authenticator: logins can be forged on the way (CVE-2024-3596); see "
-		    "mailstile-radius(5) for how to mend the server",
-		    r->name);
-	}
-	rc->servers++;
-	return 0;
-}
-
-int
-control_parse_radius(struct radius_conf *rc, struct secrets *s, size_t len, struct diag *d, const char *file)
-{
-	char *rest = (char *)s->file;
-	char *line;
-	int n = 0, rc_all = 0;
-
-	rc->servers = 0;
-	s->file[len] = '\0';
-	if (strlen(rest) != len) {
-		diag_put(d, DIAG_ERROR, file, 0, "contains a NUL octet; expected text");
-		rc_all = -1;
-	}
-	while (rc_all == 0 && (line = ctl_next_line(&rest)) != NULL) {
-		n++;
-		line += strspn(line, " \t");
-		if (!ctl_is_entry(line)) {
-			continue;
-		}
-		if (rc->servers == RADIUS_SERVERS_MAX) {
-			diag_put(
-			    d, DIAG_ERROR, file, n, "more than %d servers (RADIUS_SERVERS_MAX)", RADIUS_SERVERS_MAX);
-			rc_all = -1;
-		} else if (parse_radius_line(rc, s, line, d, file, n) == -1) {
-			rc_all = -1;
-		}
-	}
-	if (rc_all == 0 && rc->servers == 0) {
-		diag_put(d, DIAG_ERROR, file, 0, "names no server; expected lines `SERVER SECRET`");
-		rc_all = -1;
-	}
-	if (rc_all == -1) {
-		/* Half a list would ask the wrong servers. */
-		rc->servers = 0;
-		explicit_bzero(s->radius, sizeof s->radius);
-	}
-	explicit_bzero(s->file, sizeof s->file);
-	return rc_all;
-}
-
-static int
-logins_possible(const struct config *c)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < c->listeners; i++) {
-		n += c->listen[i].profile != PROFILE_INSIDE;
-	}
-	return n > 0 || AUTH_PLAINTEXT_INSIDE;
-}
-
-static void
-load_radius(struct config *c, struct diag *d)
-{
-	char path[512];
-	struct stat st;
-	long n;
-
-	ctl_path(c->home, "radius.conf", path, sizeof path);
-	if (stat(path, &st) == -1 && errno == ENOENT) {
-		str_copy(path, sizeof path, RADIUS_CONF);
-	}
-	n = file_read(path, c->secrets->file, sizeof c->secrets->file - 1);
-	if (n == -1) {
-		/* Where nobody is ever asked to log in, none is needed. */
-		diag_put(d, logins_possible(c) ? DIAG_ERROR : DIAG_NOTE, path, 0,
-		    "cannot be read: %s; nobody can log in", strerror(errno));
-		return;
-	}
-	if (stat(path, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-		diag_put(d, DIAG_WARN, path, 0, "others than its owner can read the secrets; expected mode 0600");
-	}
-	if (control_parse_radius(&c->radius, c->secrets, (size_t)n, d, path) == -1) {
-		diag_put(d, DIAG_ERROR, path, 0, "nobody can log in until this is mended");
-	}
-}
-
 static void
 load_certificate(struct config *c, struct diag *d)
 {
@@ -606,7 +432,7 @@ config_load_radius(const char *home, struct diag *d)
 		if (ctl_line(c->home, "me", c->me, sizeof c->me, d) == -1 || !ctl_hostname_ok(c->me)) {
 			c->me[0] = '\0';
 		}
-		load_radius(c, d);
+		radconf_load(c, d);
 	}
 	return c;
 }
@@ -628,7 +454,7 @@ config_load(const char *home, struct diag *d)
 	fatal |= load_spool(c, d) == -1;
 	load_databytes(c, d);
 	load_policy(c, d);
-	load_radius(c, d);
+	radconf_load(c, d);
 	if (!certificate_missing(c)) {
 		load_certificate(c, d);
 	}
@@ -659,6 +485,7 @@ config_free(struct config *c)
 #if ACCOUNTS
 	free(c->userlimits);
 #endif
+	radconf_free(c);
 	free(c->relayclients);
 	names_free(&c->rcpthosts);
 	names_free(&c->badmailfrom);

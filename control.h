@@ -46,6 +46,15 @@ struct radius_server {
 	int retries;
 	uint16_t acct_port; /* of accounting; 0 = none is sent there */
 	int unsigned_ok; /* accept replies without Message-Authenticator */
+	int status;      /* probed by Status-Server packets while it is silent */
+	enum tls_policy tls; /* TLS_NONE: UDP; TLS_VERIFY; TLS_PIN */
+#if RADSEC
+	int tls_cert; /* it gets our certificate */
+	unsigned pins;
+	struct relay_pin pin[RADSEC_PINS];
+	char tls_name[256];     /* TLS_VERIFY: in its certificate */
+	char ca[RADSEC_PATH]; /* TLS_VERIFY: who vouches for that */
+#endif
 	int numeric;     /* `addr` is known from the file */
 	struct addr addr;
 };
@@ -53,7 +62,19 @@ struct radius_server {
 struct radius_conf {
 	unsigned servers;
 	struct radius_server server[RADIUS_SERVERS_MAX];
+#if RADSEC
+	char cert[RADSEC_PATH], key[RADSEC_PATH]; /* ours, for all of them; "" = none */
+#endif
 };
+
+#if RADSEC
+/* What is in the files that radius.conf names. */
+struct radsec_conf {
+	br_x509_trust_anchor *anchor[RADIUS_SERVERS_MAX]; /* allocated, an allocation each */
+	size_t anchors[RADIUS_SERVERS_MAX];
+	struct cert_chain client; /* its key is secrets->client */
+};
+#endif
 
 struct config {
 	char home[256];
@@ -73,6 +94,9 @@ struct config {
 	char spool_dir[256];
 	char spool_prefix[128]; /* SPOOL_MAILDIR: put before the recipient in Delivered-To */
 	struct radius_conf radius;
+#if RADSEC
+	struct radsec_conf radsec;
+#endif
 	struct cert_chain chain;
 	struct secrets *secrets;
 #if ACCOUNTS

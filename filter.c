@@ -218,9 +218,12 @@ static const int net_calls[] = {
 #endif
 };
 
-/* radcli's transport signals itself. */
+/* radcli's transport signals itself, and asks the keeper. */
 static const int warden_calls[] = {
 	SYS_eventfd2,
+#if RADSEC
+	SYS_socketpair,
+#endif
 #if ACCOUNTS
 	SYS_pwrite64,
 	SYS_fdatasync,
@@ -257,7 +260,7 @@ static const int clean_calls[] = {
 #endif
 };
 
-/* The message, which comes open. */
+/* The message, which comes open; and what a keeper needs to lock its part of the shared map. */
 static const int remote_calls[] = {
 	SYS_pread64,
 	SYS_lseek,
@@ -283,13 +286,13 @@ static const struct {
 	unsigned roles; /* a bit for each that has them */
 } tables[] = {
 	{ TABLE(smtp_calls),
-	    1U << PRIV_SMTP | 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN | 1U << PRIV_REMOTE },
+	    1U << PRIV_SMTP | 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN | 1U << PRIV_REMOTE | 1U << PRIV_KEEPER },
 	{ TABLE(spool_calls), 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN },
-	{ TABLE(net_calls), 1U << PRIV_WARDEN | 1U << PRIV_REMOTE },
+	{ TABLE(net_calls), 1U << PRIV_WARDEN | 1U << PRIV_REMOTE | 1U << PRIV_KEEPER },
 	{ TABLE(warden_calls), 1U << PRIV_WARDEN },
 	{ TABLE(relay_calls), 1U << PRIV_RELAY },
 	{ TABLE(clean_calls), 1U << PRIV_CLEAN },
-	{ TABLE(remote_calls), 1U << PRIV_REMOTE },
+	{ TABLE(remote_calls), 1U << PRIV_REMOTE | 1U << PRIV_KEEPER },
 };
 
 _Static_assert(CALLS_MAX / 2 * 5 <= 255, "the search jumps over half of the ranges, and a jump has eight bits");

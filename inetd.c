@@ -5,6 +5,7 @@
  * sessions share (limits, dead servers, TLS sessions) is not shared here: each session is alone.
  */
 #include "house.h"
+#include "keeper.h"
 #include "log.h"
 #include "options.h"
 #include "radius.h"
@@ -141,5 +142,6 @@ inetd_main(int argc, char **argv)
 	}
 	radius_resolve(&h.config->radius, &addresses);
 	radius_set_addresses(h.share, h.radius_generation, &addresses);
+	keeper_alone(&h);
 	session_inetd(&h, &se);
 }

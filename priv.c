@@ -29,6 +29,7 @@
 #define SMTP_NOFILE 5
 #define WARDEN_NOFILE (SESSIONS_MAX + 64)
 #define REMOTE_NOFILE 16
+#define KEEPER_NOFILE (KEEPER_CHANNELS + 2 * RADIUS_SERVERS_MAX + 16)
 #define CLEAN_NOFILE (16 + LOCAL_MAILDIRS_MAX)
 
 /* In a line of /etc/passwd or /etc/group (`name:password:number:...`) the number, when the name is this one. 0 or -1. */
@@ -197,6 +198,7 @@ uid_of(const struct priv_ids *ids, enum priv_role role)
 	switch (role) {
 	case PRIV_WARDEN:
 	case PRIV_CLEAN:
+	case PRIV_KEEPER:
 		return ids->spool_uid;
 	case PRIV_RELAY:
 		return ids->send_uid;
@@ -216,8 +218,9 @@ priv_drop(const struct priv_ids *ids, enum priv_role role, int dirfd)
 		[PRIV_RELAY] = RELAY_NOFILE,
 		[PRIV_CLEAN] = CLEAN_NOFILE,
 		[PRIV_REMOTE] = REMOTE_NOFILE,
+		[PRIV_KEEPER] = KEEPER_NOFILE,
 	};
-	int queue = role == PRIV_WARDEN || role == PRIV_RELAY || role == PRIV_CLEAN;
+	int queue = role == PRIV_WARDEN || role == PRIV_RELAY || role == PRIV_CLEAN || role == PRIV_KEEPER;
 
 	if (role != PRIV_RESOLVER) {
 		limit(RLIMIT_NOFILE, descriptors[role]);

@@ -13,9 +13,9 @@ struct priv_ids {
 	gid_t smtp_gid, spool_gid;
 };
 
-enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RELAY, PRIV_CLEAN, PRIV_REMOTE, PRIV_RESOLVER };
+enum priv_role { PRIV_SMTP, PRIV_WARDEN, PRIV_RELAY, PRIV_CLEAN, PRIV_REMOTE, PRIV_KEEPER, PRIV_RESOLVER };
 #define PRIV_SESSION_ROLES 2 /* the first ones are of a session */
-#define PRIV_FILTERS 5       /* the first ones have a system call filter */
+#define PRIV_FILTERS 6       /* the first ones have a system call filter */
 
 /* Look the names of config.h up. 0, or -1 with the missing name in *missing. */
 int priv_lookup(struct priv_ids *ids, const char **missing);
@@ -50,6 +50,9 @@ void priv_filter(enum priv_role role);
 
 /* Descriptors of a scheduler: for each delivery a socket, a file of recipients and the message, and all of them once more on their way. */
 #define RELAY_NOFILE (8 * DELIVERIES_MAX + 64)
+
+/* Those who ask RADIUS/TLS servers at once; the keeper has a descriptor for each. */
+#define KEEPER_CHANNELS 96
 
 /* Close every descriptor from `first` up. */
 void priv_close_from(int first);

@@ -12,10 +12,11 @@
 #include "radius.h"
 
 #include "dns.h"
+#include "keeper.h"
 #include "log.h"
+#include "radseal.h"
 #include "str.h"
 
-#include <bearssl.h>
 #include <errno.h>
 #include <includes.h>
 #include <poll.h>
@@ -26,8 +27,7 @@
 
 volatile sig_atomic_t radius_stop;
 
-#define HEADER 20 /* code, id, length, authenticator */
-#define MESSAGE_AUTHENTICATOR 80
+#define HEADER RADSEAL_HEADER
 #define RETRY_MAX_MS 16000 /* MRT, RFC 5080 2.2.1 */
 #define ATTRIBUTES_MAX 64
 #define TELL_MS 10000 /* log lines about a server's trouble, of all sessions: so many in this time */
@@ -41,11 +41,13 @@ static rc_handle handle;
 struct transport {
 	const struct radius_server *server;
 	const char *secret;
-	int fd;    /* connected UDP socket */
+	int fd;    /* connected UDP socket; over TLS it only tells our address */
+	int io;    /* where packets go: the same, or to the keeper (keeper.h) */
 	int ready; /* what radcli polls: always readable */
 	int64_t deadline;
 	struct radius_answer *a;
 	int wrong_secret, not_signed, refused;
+	int over; /* the keeper has said why there will be no answer: a->trouble */
 	int service; /* of the good reply, see service_type() */
 	size_t request_len, reply_len;
 	uint8_t request[RADIUS_PACKET_MAX];
@@ -53,52 +55,6 @@ struct transport {
 };
 
 /* ---- seals ---- */
-
-static void
-message_authenticator(uint8_t out[16], const uint8_t *p, size_t len, const char *secret)
-{
-	br_hmac_key_context kc;
-	br_hmac_context hc;
-
-	br_hmac_key_init(&kc, &br_md5_vtable, secret, strlen(secret));
-	br_hmac_init(&hc, &kc, 16);
-	br_hmac_update(&hc, p, len);
-	br_hmac_out(&hc, out);
-	explicit_bzero(&kc, sizeof kc);
-}
-
-/* MD5(code, id, length, Request Authenticator, attributes, secret): RFC 2865 3. */
-static void
-response_authenticator(uint8_t out[16], const uint8_t *p, size_t len, const uint8_t *request, const char *secret)
-{
-	br_md5_context mc;
-
-	br_md5_init(&mc);
-	br_md5_update(&mc, p, 4);
-	br_md5_update(&mc, request + 4, 16);
-	br_md5_update(&mc, p + HEADER, len - HEADER);
-	br_md5_update(&mc, secret, strlen(secret));
-	br_md5_out(&mc, out);
-	explicit_bzero(&mc, sizeof mc);
-}
-
-static int
-differ(const uint8_t *a, const uint8_t *b, size_t len)
-{
-	uint8_t d = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		d |= (uint8_t)(a[i] ^ b[i]);
-	}
-	return d != 0;
-}
-
-static void
-put_length(uint8_t *p, size_t len)
-{
-	p[2] = (uint8_t)(len >> 8);
-	p[3] = (uint8_t)len;
-}
 
 /* Copy radcli's packet with a Message-Authenticator before its attributes. 0, or -1 when it gets too long. */
 static int
@@ -110,37 +66,15 @@ seal_request(struct transport *t, const uint8_t *p, size_t len)
 		return -1;
 	}
 	memcpy(t->request, p, HEADER);
-	t->request[HEADER] = MESSAGE_AUTHENTICATOR;
+	t->request[HEADER] = RADSEAL_MA;
 	t->request[HEADER + 1] = 18;
 	memset(t->request + HEADER + 2, 0, 16);
 	memcpy(t->request + HEADER + 18, p + HEADER, len - HEADER);
 	t->request_len = len + 18;
-	put_length(t->request, t->request_len);
-	message_authenticator(mac, t->request, t->request_len, t->secret);
+	radseal_put_length(t->request, t->request_len);
+	radseal_mac(mac, t->request, t->request_len, t->secret);
 	memcpy(t->request + HEADER + 2, mac, sizeof mac);
 	return 0;
-}
-
-/* Walk the attributes: well formed to the last octet, at most one Message-Authenticator (*ma, or NULL). */
-static int
-attributes_ok(uint8_t *p, size_t len, uint8_t **ma)
-{
-	size_t i = HEADER;
-
-	*ma = NULL;
-	while (i < len) {
-		if (len - i < 2 || p[i] == 0 || p[i + 1] < 2 || p[i + 1] > len - i) {
-			return 0;
-		}
-		if (p[i] == MESSAGE_AUTHENTICATOR) {
-			if (*ma != NULL || p[i + 1] != 18) {
-				return 0;
-			}
-			*ma = p + i;
-		}
-		i += p[i + 1];
-	}
-	return 1;
 }
 
 static int
@@ -199,51 +133,9 @@ strip(uint8_t *p, size_t len, const uint8_t *request, const char *secret)
 		}
 		i += l;
 	}
-	put_length(p, out);
-	response_authenticator(p + 4, p, out, request, secret);
+	radseal_put_length(p, out);
+	radseal_response(p + 4, p, out, request, secret);
 	return out;
-}
-
-/* Does the reply prove to come from a holder of the secret? *len is cut to what it says itself. */
-static enum radius_trouble
-verify(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok)
-{
-	uint8_t mac[16], sent_auth[16], sent_mac[16];
-	uint8_t *ma;
-	size_t l;
-
-	if (*len < HEADER) {
-		return RADIUS_NO_ANSWER;
-	}
-	l = (size_t)p[2] << 8 | p[3];
-	if (l < HEADER || l > RADIUS_PACKET_MAX || l > *len || p[1] != request[1] ||
-	    (p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE) ||
-	    !attributes_ok(p, l, &ma)) {
-		return RADIUS_NO_ANSWER;
-	}
-	response_authenticator(mac, p, l, request, secret);
-	if (differ(mac, p + 4, 16)) {
-		return RADIUS_WRONG_SECRET;
-	}
-	if (ma == NULL) {
-		if (!unsigned_ok) {
-			return RADIUS_UNSIGNED;
-		}
-	} else {
-		/* Computed with the Request Authenticator in place and itself zero (RFC 2869 5.14); where it stands does not matter. */
-		memcpy(sent_auth, p + 4, 16);
-		memcpy(sent_mac, ma + 2, 16);
-		memcpy(p + 4, request + 4, 16);
-		memset(ma + 2, 0, 16);
-		message_authenticator(mac, p, l, secret);
-		memcpy(p + 4, sent_auth, 16);
-		memcpy(ma + 2, sent_mac, 16);
-		if (differ(mac, sent_mac, 16)) {
-			return RADIUS_WRONG_SECRET;
-		}
-	}
-	*len = l;
-	return RADIUS_OK;
 }
 
 #if RADIUS_KEEPS
@@ -302,7 +194,9 @@ static enum radius_trouble
 take_reply(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok, int *service,
     struct radius_answer *a)
 {
-	enum radius_trouble t = verify(p, len, request, secret, unsigned_ok);
+	enum radius_trouble t = *len > 0 && p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE
+	    ? RADIUS_NO_ANSWER
+	    : radseal_check(p, len, request, secret, unsigned_ok);
 
 	if (t == RADIUS_OK) {
 		if (a != NULL) {
@@ -331,7 +225,7 @@ await_reply(struct transport *t, int64_t until)
 {
 	for (;;) {
 		int64_t left = until - mono_ms();
-		struct pollfd pfd = { .fd = t->fd, .events = POLLIN };
+		struct pollfd pfd = { .fd = t->io, .events = POLLIN };
 		ssize_t n;
 
 		if (left <= 0 || radius_stop) {
@@ -340,7 +234,7 @@ await_reply(struct transport *t, int64_t until)
 		if (poll(&pfd, 1, (int)left) <= 0) {
 			continue;
 		}
-		n = recv(t->fd, t->reply, sizeof t->reply, MSG_DONTWAIT);
+		n = recv(t->io, t->reply, sizeof t->reply, MSG_DONTWAIT);
 		if (n == -1) {
 			if (errno == EINTR || errno == EAGAIN) {
 				continue;
@@ -348,6 +242,10 @@ await_reply(struct transport *t, int64_t until)
 			t->a->error = errno;
 			t->refused = 1;
 			continue;
+		}
+		if (t->io != t->fd && keeper_note(t->reply, (size_t)n, t->a)) {
+			t->over = 1;
+			return 0;
 		}
 		t->reply_len = (size_t)n;
 		switch (take_reply(
@@ -372,7 +270,7 @@ static int
 send_request(struct transport *t)
 {
 	for (int i = 0; i < 2; i++) {
-		if (send(t->fd, t->request, t->request_len, MSG_NOSIGNAL) != -1) {
+		if (send(t->io, t->request, t->request_len, MSG_NOSIGNAL) != -1) {
 			t->a->sent++;
 			return 0;
 		}
@@ -382,16 +280,37 @@ send_request(struct transport *t)
 }
 
 /*
+ * A server may close a connection, and the keeper be renewed, while we ask: which says nothing about the server. Once there is another channel
+ * for that. 1 or 0.
+ */
+static int
+again(struct transport *t)
+{
+	int io;
+
+	if (t->a->sent > 1 ||
+	    !(t->a->trouble == RADIUS_NO_KEEPER || (t->a->trouble == RADIUS_NETWORK && t->a->error == ECONNRESET)) ||
+	    (io = keeper_channel(t->server)) == -1) {
+		return 0;
+	}
+	close(t->io);
+	t->io = io;
+	return 1;
+}
+
+/*
  * Send, wait, repeat with doubled and jittered waits (RFC 5080 2.2.1). 0 when t->reply is good, else -1 and a->trouble. A server that is said
  * not to be there is not asked again.
  */
 static int
 exchange(struct transport *t)
 {
-	int64_t wait = t->server->timeout * INT64_C(1000);
+	int tls = t->io != t->fd;
+	int64_t wait = tls ? RADIUS_DEADLINE * INT64_C(2000) : t->server->timeout * INT64_C(1000);
+	int last = tls ? 0 : t->server->retries; /* TCP repeats by itself */
 	uint8_t jitter;
 
-	for (int i = 0; i <= t->server->retries && !t->refused && !radius_stop; i++) {
+	for (int i = 0; i <= last && !t->refused && !radius_stop; i++) {
 		int64_t now = mono_ms();
 		int64_t until;
 
@@ -408,6 +327,11 @@ exchange(struct transport *t)
 		if (await_reply(t, until)) {
 			return 0;
 		}
+		if (t->over && !again(t)) {
+			return -1;
+		}
+		i -= t->over;
+		t->over = 0;
 		wait = wait * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : wait * 2;
 	}
 	t->a->trouble = t->refused ? RADIUS_NETWORK
@@ -648,11 +572,17 @@ ask_server(const struct radius_conf *rc, unsigned i, const char *secret, const s
 	a->trouble = RADIUS_OK;
 	t.fd = connect_server(addr, t.server->port);
 	t.ready = eventfd(1, EFD_CLOEXEC);
+	t.io = t.fd != -1 && t.server->tls ? keeper_channel(t.server) : t.fd;
 	if (t.fd == -1 || t.ready == -1) {
 		a->error = errno;
 		a->trouble = RADIUS_NETWORK;
+	} else if (t.io == -1) {
+		a->trouble = RADIUS_NO_KEEPER;
 	} else {
 		ask_radcli(&t, q, a);
+	}
+	if (t.io != t.fd && t.io != -1) {
+		close(t.io);
 	}
 	if (t.fd != -1) {
 		close(t.fd);
@@ -681,6 +611,10 @@ radius_trouble_text(enum radius_trouble t)
 		return "its name has no address yet: does DNS work, is the name right? An address in radius.conf needs no DNS";
 	case RADIUS_NETWORK:
 		return "cannot be reached";
+	case RADIUS_TLS:
+		return "TLS failed";
+	case RADIUS_NO_KEEPER:
+		return "the process that keeps TLS connections to servers does not run, or radius.conf has changed since this session began";
 	case RADIUS_NO_SERVERS:
 		return "no usable radius.conf: see `mailstile check`";
 	}
@@ -736,6 +670,8 @@ log_trouble(const struct radius_conf *rc, struct share *sh, unsigned i, const st
 		[RADIUS_UNSIGNED] = "unsigned",
 		[RADIUS_NO_ADDRESS] = "no-address",
 		[RADIUS_NETWORK] = "network",
+		[RADIUS_TLS] = "tls",
+		[RADIUS_NO_KEEPER] = "no-keeper",
 	};
 	struct log_line l;
 	uint32_t untold;
@@ -754,6 +690,8 @@ log_trouble(const struct radius_conf *rc, struct share *sh, unsigned i, const st
 	}
 	if (a->trouble == RADIUS_NETWORK) {
 		log_text(&l, "error", strerror(a->error));
+	} else if (a->trouble == RADIUS_TLS) {
+		log_text(&l, "error", keeper_tls_text(a->error));
 	}
 	log_text(&l, "msg", radius_trouble_text(a->trouble));
 	log_end(&l);
@@ -785,8 +723,8 @@ order_servers(const struct radius_conf *rc, const struct share *sh, unsigned *or
  * Remember what came of a request that was sent at `asked`. One that brought no answer says nothing of a server that has answered others
  * meanwhile: a stranger can choose what a server is silent about, with a name whose realm's server is down.
  */
-static void
-mark(struct share *sh, uint32_t generation, unsigned i, int64_t asked, int alive)
+void
+radius_mark(struct share *sh, uint32_t generation, unsigned i, int64_t asked, int alive)
 {
 	struct share_radius *r = &sh->radius[i];
 
@@ -853,10 +791,10 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 		}
 		if (a->result == RADIUS_LATER) {
 			log_trouble(rc, sh, i, q, a);
-			mark(sh, generation, i, now, 0);
+			radius_mark(sh, generation, i, now, 0);
 		} else {
 			a->server = (int)i;
-			mark(sh, generation, i, now, 1);
+			radius_mark(sh, generation, i, now, 1);
 		}
 	}
 	a->ms = mono_ms() - start;

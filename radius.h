@@ -38,6 +38,8 @@ enum radius_trouble {
 	RADIUS_UNSIGNED,     /* an answer without Message-Authenticator */
 	RADIUS_NO_ADDRESS,   /* the name is not resolved (yet) */
 	RADIUS_NETWORK,      /* errno from the network */
+	RADIUS_TLS,          /* RADIUS/TLS: BearSSL's number, or one of tlscheck.h's */
+	RADIUS_NO_KEEPER,    /* RADIUS/TLS: no process keeps a connection */
 	RADIUS_NO_SERVERS    /* radius.conf is missing, empty or bad */
 };
 
@@ -53,7 +55,7 @@ struct radius_answer {
 	enum radius_result result;
 	enum radius_trouble trouble;
 	int server;        /* index of the server that decided, -1 = none */
-	int error;         /* errno of RADIUS_NETWORK */
+	int error;         /* the number of RADIUS_NETWORK and RADIUS_TLS */
 	int service;       /* Service-Type of an accept, -1 = none */
 	const char *why;   /* constant text for a reject that is ours, or NULL */
 	unsigned dropped;  /* replies thrown away */
@@ -75,6 +77,9 @@ struct radius_answer {
  */
 void radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a);
+
+/* Remember what came of a packet that was sent to server `i` at `asked` (mono_ms()). */
+void radius_mark(struct share *sh, uint32_t generation, unsigned i, int64_t asked, int alive);
 
 /* What is to be logged of an answer, at the end of a line about the login: who decided, the time, reason and Reply-Message. */
 void radius_log_answer(struct log_line *l, const struct radius_conf *rc, const struct radius_answer *a);

@@ -7,6 +7,7 @@
  * mapping of a server is out of reach, so each call knows nothing of those before.
  */
 #include "control.h"
+#include "keeper.h"
 #include "log.h"
 #include "options.h"
 #include "parse.h"
@@ -160,7 +161,7 @@ give_up_root(void)
 }
 
 static void
-ask(const struct config *conf, struct caller *c, struct radius_answer *a)
+ask(struct config *conf, struct caller *c, struct radius_answer *a)
 {
 	struct radius_query q = { .user = c->user,
 		.password = c->password,
@@ -170,6 +171,7 @@ ask(const struct config *conf, struct caller *c, struct radius_answer *a)
 		.session = c->session.sid };
 	struct radius_addresses addresses;
 	struct share *sh = share_open(-1);
+	struct house house = { .config = conf, .share = sh, .jail = -1 };
 
 	a->result = RADIUS_LATER;
 	if (sh == NULL) {
@@ -178,7 +180,9 @@ ask(const struct config *conf, struct caller *c, struct radius_answer *a)
 	}
 	radius_resolve(&conf->radius, &addresses);
 	radius_set_addresses(sh, 0, &addresses);
+	keeper_alone(&house);
 	radius_ask(&conf->radius, conf->secrets, sh, 0, &q, a);
+	keeper_end();
 	if (a->result == RADIUS_LATER) {
 		a->why = radius_trouble_text(a->trouble);
 	}

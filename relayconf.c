@@ -10,6 +10,7 @@
 #include "anchor.h"
 #include "deliver.h"
 #include "str.h"
+#include "tlscheck.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -554,36 +555,12 @@ load_auth(struct load *l)
 }
 
 static int
-hex_digit(int c)
-{
-	c = ascii_lower(c);
-	return ascii_isdigit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* 64 hex digits; colons between them do not matter. */
-static int
 take_pin(struct load *l, const char *word)
 {
-	struct relay_pin *pin = &l->r->pin[l->r->pins];
-	unsigned digits = 0;
-
 	if (l->r->pins == RELAY_PINS_MAX) {
 		return bad(l, "more pins than this build has room for (RELAY_PINS_MAX)");
 	}
-	for (; *word != '\0'; word++) {
-		int v = hex_digit(*word);
-
-		if (*word == ':') {
-			continue;
-		}
-		if (v == -1 || digits == 64) {
-			digits = 0;
-			break;
-		}
-		pin->sha256[digits / 2] = (uint8_t)(pin->sha256[digits / 2] << 4 | v);
-		digits++;
-	}
-	if (digits != 64) {
+	if (tlscheck_pin(&l->r->pin[l->r->pins], word) == -1) {
 		return bad(l,
 		    "expected the SHA-256 of a public key after `pin`, 64 hexadecimal digits, and perhaps more of them");
 	}

@@ -47,11 +47,39 @@ secret_inherit(struct secrets *s, int fork_it)
 	return madvise(s, sizeof *s, fork_it ? MADV_DOFORK : MADV_DONTFORK);
 }
 
-#if ACCOUNTING
+#if RADSEC
 void
-secret_keep_radius(struct secrets *s)
+secret_move_client(struct secrets *s)
 {
-	explicit_bzero(s, offsetof(struct secrets, radius));
+	struct cert_key *k = &s->client;
+	ptrdiff_t by = (unsigned char *)k - (unsigned char *)&s->key;
+
+	*k = s->key;
+	if (k->type == BR_KEYTYPE_EC) {
+		k->ec.x += by;
+	} else if (k->type == BR_KEYTYPE_RSA) {
+		k->rsa.p += by;
+		k->rsa.q += by;
+		k->rsa.dp += by;
+		k->rsa.dq += by;
+		k->rsa.iq += by;
+	}
+	explicit_bzero(&s->key, sizeof s->key);
+}
+#endif
+
+#if ACCOUNTING || KEEPER
+void
+secret_keep_radius(struct secrets *s, int client)
+{
+	size_t from = offsetof(struct secrets, radius);
+
+#if RADSEC
+	from = client ? offsetof(struct secrets, client) : from;
+#else
+	(void)client;
+#endif
+	explicit_bzero(s, from);
 	explicit_bzero((char *)s + offsetof(struct secrets, radius) + sizeof s->radius,
 	    sizeof *s - offsetof(struct secrets, radius) - sizeof s->radius);
 }

@@ -24,6 +24,9 @@ struct cert_key {
 
 struct secrets {
 	struct cert_key key;
+#if RADSEC
+	struct cert_key client; /* ours, as a client of RADIUS servers */
+#endif
 	char radius[RADIUS_SERVERS_MAX][RADIUS_SECRET_MAX + 1];
 #if RELAY
 	char relay[RELAY_AUTH_MAX][RELAY_PASSWORD_MAX + 1]; /* passwords for relays, in the order of relay_conf.auth */
@@ -44,8 +47,10 @@ int secret_inherit(struct secrets *s, int fork_it);
 /* Wipe all but the passwords for relays, which is what a process that delivers needs; or these, which a warden does not need. */
 void secret_keep_relay(struct secrets *s);
 void secret_drop_relay(struct secrets *s);
-/* Wipe all but those of RADIUS servers: the accountant. */
-void secret_keep_radius(struct secrets *s);
+/* Wipe all but those of RADIUS servers, for the accountant, and, with `client`, our key as a client of them: the keeper. */
+void secret_keep_radius(struct secrets *s, int client);
+/* `key` becomes `client`, and is empty then. */
+void secret_move_client(struct secrets *s);
 
 /* Before the scratch parts (skey to der) are used: keep them from being swapped out, where the system allows it. */
 void secret_scratch_begin(struct secrets *s);

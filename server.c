@@ -14,6 +14,7 @@
 #include "ctl.h"
 #include "guess.h"
 #include "house.h"
+#include "keeper.h"
 #include "listen.h"
 #include "log.h"
 #include "nursery.h"
@@ -116,6 +117,11 @@ collect_closes(void)
 	if (carry_ctl() != -1) {
 		h->close[h->closes++] = carry_ctl();
 	}
+#if KEEPER
+	if (keeper_door()[1] != -1) {
+		h->close[h->closes++] = keeper_door()[1];
+	}
+#endif
 }
 
 /* Sessions to come see the configuration, and the log, that main has now. */
@@ -187,6 +193,7 @@ start_resolver(void)
 		close(share_fd());
 		users_close();
 		acct_close();
+		keeper_close();
 		priv_drop(&server.house.ids, PRIV_RESOLVER, -1);
 		alarm(60);
 		rc_all = radius_resolve(rc, &a);
@@ -227,18 +234,14 @@ resolver_done(int status)
 	}
 }
 
-/* Forget what was known of the servers, unless they are the same ones: FNV-1a over the list. */
+/* Forget what was known of the servers, unless they are the same ones. */
 static void
 new_radius_generation(void)
 {
 	const struct radius_conf *rc = &server.house.config->radius;
-	const uint8_t *p = (const uint8_t *)rc;
 	struct share *sh = server.house.share;
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	uint64_t h = fnv1a(rc, sizeof *rc);
 
-	for (size_t i = 0; i < sizeof *rc; i++) {
-		h = (h ^ p[i]) * UINT64_C(0x100000001b3);
-	}
 	share_lock(SHARE_RADIUS);
 	if (sh->radius_hash != h) {
 		sh->radius_hash = h;
@@ -386,8 +389,9 @@ reap_children(void)
 			server.crashed = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? 1 : server.crashed;
 			continue;
 		}
-		crash = carry_died(pid, status) || accountant_died(pid, status) ? slots_by_crash(status)
-										: slots_reaped(pid, status);
+		crash = carry_died(pid, status) || accountant_died(pid, status) || keeper_died(pid, status)
+		    ? slots_by_crash(status)
+		    : slots_reaped(pid, status);
 		share_count(server.house.share, COUNT_CRASHES, crash != 0);
 		server.crashed |= crash;
 	}
@@ -443,8 +447,10 @@ reload(void)
 	new_radius_generation();
 	open_listeners();
 	open_acct(&d);
+	keeper_open(&server.house);
 	renew_nurseries();
 	carry_renew();
+	keeper_renew();
 	accountant_renew();
 	start_resolver();
 	log_begin(&l, LOG_INFO, "reload");
@@ -494,7 +500,7 @@ environment(char *own)
 static void
 reexec(void)
 {
-	char mem[32 + 12 * LISTEN_SOCKETS_MAX];
+	char mem[32 + 12 * (LISTEN_SOCKETS_MAX + 2)];
 	char **argv = calloc((size_t)server.argc + 2, sizeof *argv);
 	char **env = environment(mem);
 	struct diag d = { .emit = quiet };
@@ -515,6 +521,12 @@ reexec(void)
 	buf_init(&b, mem, sizeof mem);
 	buf_fmt(&b, REEXEC_ENV "=%d", share_fd());
 	fcntl(share_fd(), F_SETFD, 0);
+#if KEEPER
+	for (int i = 0; i < 2 && keeper_door()[i] != -1; i++) {
+		buf_fmt(&b, ";%d", keeper_door()[i]);
+		fcntl(keeper_door()[i], F_SETFD, 0);
+	}
+#endif
 	for (unsigned i = 0; i < server.listeners.n; i++) {
 		buf_fmt(&b, ",%d", server.listeners.l[i].fd);
 		fcntl(server.listeners.l[i].fd, F_SETFD, 0);
@@ -528,6 +540,7 @@ reexec(void)
 	nursery_stop();
 	ctl_close();
 	accountant_stop(0);
+	keeper_stop();
 	carry_stop(); /* it finishes what it is at; the new image's waits for that */
 	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
 	execve("/proc/self/exe", argv, env);
@@ -537,7 +550,11 @@ reexec(void)
 	open_control();
 	carry_renew();
 	accountant_init(0);
+	keeper_init();
 	fcntl(share_fd(), F_SETFD, FD_CLOEXEC);
+#if KEEPER
+	keeper_adopt(keeper_door());
+#endif
 	for (unsigned i = 0; i < server.listeners.n; i++) {
 		fcntl(server.listeners.l[i].fd, F_SETFD, FD_CLOEXEC);
 	}
@@ -550,7 +567,8 @@ static int
 inherited(void)
 {
 	const char *s = getenv(REEXEC_ENV);
-	int share = -1;
+	int share = -1, doors = 0;
+	int door[2] = { -1, -1 };
 
 	for (int n = 0; s != NULL && *s != '\0'; n++) {
 		size_t len = strspn(s, "0123456789");
@@ -561,11 +579,20 @@ inherited(void)
 		}
 		if (n == 0) {
 			share = (int)fd;
+		} else if (s[-1] == ';' && doors < 2) {
+			door[doors++] = (int)fd;
 		} else {
 			listen_adopt(&server.listeners, (int)fd);
 		}
-		s += len + (s[len] == ',');
+		s += len + (s[len] == ',' || s[len] == ';');
 	}
+#if KEEPER
+	if (doors == 2) {
+		keeper_adopt(door);
+	}
+#else
+	(void)door;
+#endif
 	return share;
 }
 
@@ -592,6 +619,9 @@ wait_for_event(struct pollfd *p, unsigned n)
 	}
 	if (accountant_due() < until) {
 		until = accountant_due();
+	}
+	if (keeper_due() < until) {
+		until = keeper_due();
 	}
 	if (ctl_due() < until) {
 		until = ctl_due();
@@ -640,6 +670,7 @@ serve_loop(void)
 		if (log_reopen()) {
 			renew_nurseries();
 			carry_renew();
+			keeper_renew();
 			accountant_renew();
 		}
 		if (got_child || server.lingering) {
@@ -660,6 +691,7 @@ serve_loop(void)
 		ctl_serve(p + server.listeners.n, tools, &server.house, &server.listeners);
 		collect_closes();
 		carry_tend(&server.house);
+		keeper_tend(&server.house);
 		accountant_tend(&server.house);
 		if (server.resolve_at <= mono_ms()) {
 			start_resolver();
@@ -716,6 +748,7 @@ drain(void)
 		reap_children();
 	}
 	end_accounting();
+	keeper_stop();
 	if (server.pidfile != NULL) {
 		unlink(server.pidfile);
 	}
@@ -826,7 +859,9 @@ set_up(int share)
 		server.house.share = share_open(share = -1); /* an upgrade changed its layout */
 	}
 	accountant_init(share == -1);
+	keeper_init();
 	open_acct(&d);
+	keeper_open(&server.house);
 	if (server.house.share == NULL) {
 		log_msg(LOG_ERR, "stop", "no shared memory: %s", strerror(errno));
 		return 111;

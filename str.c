@@ -515,3 +515,15 @@ write_all(int fd, const void *p, size_t len)
 	}
 	return 0;
 }
+
+uint64_t
+fnv1a(const void *p, size_t len)
+{
+	const uint8_t *s = p;
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+	for (size_t i = 0; i < len; i++) {
+		h = (h ^ s[i]) * UINT64_C(0x100000001b3);
+	}
+	return h;
+}

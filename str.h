@@ -72,6 +72,9 @@ void print(int fd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
  * a precision for %s.
  */
 
+/* FNV-1a, of 64 bits. */
+uint64_t fnv1a(const void *p, size_t len);
+
 /* Fill from the kernel's generator; never fails: ends the process when the kernel cannot deliver. */
 void random_bytes(void *p, size_t len);
 /* Milliseconds of a clock that only goes forward. */

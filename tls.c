@@ -350,6 +350,13 @@ seed_engine(struct conn *c)
 	explicit_bzero(seed, sizeof seed);
 }
 
+static void
+arm_engine(struct conn *c)
+{
+	seed_engine(c);
+	br_ssl_engine_set_buffers_bidi(&c->eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
+}
+
 /* Before a handshake: nothing of ours is left to be sent in the clear. */
 static enum conn_status
 before_handshake(struct conn *c, int timeout_ms)
@@ -357,8 +364,7 @@ before_handshake(struct conn *c, int timeout_ms)
 	enum conn_status st = conn_flush(c, timeout_ms);
 
 	if (st == CONN_OK) {
-		seed_engine(c);
-		br_ssl_engine_set_buffers_bidi(&c->eng, c->in, sizeof c->in, c->rec_out, sizeof c->rec_out);
+		arm_engine(c);
 	}
 	return st;
 }
@@ -397,15 +403,22 @@ conn_start_tls(struct conn *c, int timeout_ms)
 }
 
 enum conn_status
+conn_begin_client(struct conn *c, const char *name, const br_x509_class **x509)
+{
+	arm_engine(c);
+	br_ssl_engine_set_x509(&c->eng, x509);
+	return br_ssl_client_reset(&c->cc, name, 0) ? CONN_OK : not_started(c);
+}
+
+enum conn_status
 conn_start_client(struct conn *c, const char *name, const br_x509_class **x509, int timeout_ms)
 {
-	enum conn_status st = before_handshake(c, timeout_ms);
+	enum conn_status st = conn_flush(c, timeout_ms);
 
-	if (st != CONN_OK) {
-		return st;
+	if (st == CONN_OK) {
+		st = conn_begin_client(c, name, x509);
 	}
-	br_ssl_engine_set_x509(&c->eng, x509);
-	return br_ssl_client_reset(&c->cc, name, 0) ? shake_hands(c, timeout_ms) : not_started(c);
+	return st == CONN_OK ? shake_hands(c, timeout_ms) : st;
 }
 
 enum conn_status

@@ -79,6 +79,8 @@ enum conn_status conn_start_tls(struct conn *c, int timeout_ms);
  */
 void conn_setup_client(struct conn *c);
 enum conn_status conn_start_client(struct conn *c, const char *name, const br_x509_class **x509, int timeout_ms);
+/* For who moves the records himself: only set c->eng up for a handshake. CONN_OK or CONN_TLS. */
+enum conn_status conn_begin_client(struct conn *c, const char *name, const br_x509_class **x509);
 
 /*
  * What has arrived: *p and *len (at least 1 octet) stay valid until the next call. Sends pending output before it blocks.

@@ -11,9 +11,11 @@
  */
 #include "tlscheck.h"
 
+#include "str.h"
+
 #include <string.h>
 
-#if RELAY
+#if RELAY || RADSEC
 
 /* ---- SubjectPublicKeyInfo ---- */
 
@@ -236,6 +238,33 @@ tlscheck_begin(struct tlscheck *t, enum tls_policy policy, const struct relay_pi
 	}
 	verify_begin(&t->minimal, anchor, anchors, now);
 	return 0;
+}
+
+static int
+hex_digit(int c)
+{
+	c = ascii_lower(c);
+	return ascii_isdigit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int
+tlscheck_pin(struct relay_pin *pin, const char *word)
+{
+	unsigned digits = 0;
+
+	for (; *word != '\0'; word++) {
+		int v = hex_digit(*word);
+
+		if (*word == ':') {
+			continue;
+		}
+		if (v == -1 || digits == 64) {
+			return -1;
+		}
+		pin->sha256[digits / 2] = (uint8_t)(pin->sha256[digits / 2] << 4 | v);
+		digits++;
+	}
+	return digits == 64 ? 0 : -1;
 }
 
 const char *

@@ -44,6 +44,8 @@ struct tlscheck {
  */
 int tlscheck_begin(struct tlscheck *t, enum tls_policy policy, const struct relay_pin *pin, unsigned pins,
     const br_x509_trust_anchor *anchor, size_t anchors, const char *name, int64_t now);
+/* 64 hexadecimal digits, between which colons do not matter. 0 or -1. */
+int tlscheck_pin(struct relay_pin *pin, const char *word);
 /* What an error of a handshake means, from BearSSL or from here; in words that go on from "TLS failed: ". */
 const char *tlscheck_text(int error);
 

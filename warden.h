@@ -45,7 +45,7 @@ struct house {
 	int null;                         /* /dev/null */
 	pid_t parent;                     /* of sessions: main; 0 under inetd */
 	unsigned closes;                  /* how many of `close` are in use */
-	int close[LISTENERS_MAX * 2 + 8]; /* main's own descriptors, which a session must not keep */
+	int close[LISTENERS_MAX * 2 + 9]; /* main's own descriptors, which a session must not keep */
 };
 
 /* Make what all sessions have in common; main calls it after each (re)load of the configuration. */
