@@ -297,7 +297,7 @@ load_tls(struct config *c, struct diag *d)
 	}
 	if (rc->cert[0] != '\0') {
 		if (cert_load(&c->radsec.client, c->secrets, place_of(c, rc->cert, cert),
-			place_of(c, rc->key[0] != '\0' ? rc->key : rc->cert, key), d) == -1) {
+			rc->key[0] != '\0' ? place_of(c, rc->key, key) : "", d) == -1) {
 			rc_all = -1;
 		}
 		secret_move_client(c->secrets);

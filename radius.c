@@ -47,6 +47,7 @@ struct transport {
 	int64_t deadline;
 	struct radius_answer *a;
 	int wrong_secret, not_signed, refused;
+	int tried_again;
 	int over; /* the keeper has said why there will be no answer: a->trouble */
 	int service; /* of the good reply, see service_type() */
 	size_t request_len, reply_len;
@@ -240,7 +241,7 @@ await_reply(struct transport *t, int64_t until)
 				continue;
 			}
 			t->a->error = errno;
-			t->refused = 1;
+			t->refused = t->io == t->fd; /* from a keeper, the end comes next */
 			continue;
 		}
 		if (t->io != t->fd && keeper_note(t->reply, (size_t)n, t->a)) {
@@ -288,7 +289,7 @@ again(struct transport *t)
 {
 	int io;
 
-	if (t->a->sent > 1 ||
+	if (t->tried_again++ ||
 	    !(t->a->trouble == RADIUS_NO_KEEPER || (t->a->trouble == RADIUS_NETWORK && t->a->error == ECONNRESET)) ||
 	    (io = keeper_channel(t->server)) == -1) {
 		return 0;
@@ -320,7 +321,7 @@ exchange(struct transport *t)
 			break;
 		}
 		until = until > t->deadline ? t->deadline : until;
-		if (send_request(t) == -1) {
+		if (send_request(t) == -1 && !tls) { /* a keeper has said why, before it closed */
 			t->refused = 1;
 			break;
 		}

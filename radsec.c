@@ -44,7 +44,7 @@
 #define CHANNELS KEEPER_CHANNELS
 #define PAUSE_MIN_MS 1000
 #define PAUSE_MAX_MS 30000
-#define WELL_MS 5000     /* one that has been up this long is made anew at once */
+#define WELL_MS 5000     /* one that has been up this long, or has brought an answer, is made anew at once */
 #define ORPHAN_MS 60000  /* an id whose asker is gone is not given out again before that, or its answer */
 #define TELL_MS 600000   /* the same trouble is told again after this long */
 
@@ -64,6 +64,7 @@ struct link {
 	int64_t since;    /* of this state */
 	int64_t retry_at; /* DOWN */
 	int64_t heard;    /* UP: something came */
+	int served;       /* UP: an answer has */
 	int pause;
 	struct keeper_note why; /* DOWN: the last trouble */
 	struct keeper_note told;
@@ -138,9 +139,16 @@ link_down(unsigned i, enum radius_trouble trouble, int error)
 	static const char *const words[] = { [RADIUS_NO_ANSWER] = "no-answer", [RADIUS_NETWORK] = "network", [RADIUS_TLS] = "tls",
 		[RADIUS_NO_ADDRESS] = "no-address" };
 	struct link *k = &me.link[i];
-	struct keeper_note note = { .trouble = (uint32_t)trouble, .error = error };
+	struct keeper_note note;
 	int64_t now = mono_ms();
-	int was_well = k->state == UP && now - k->since >= WELL_MS;
+	int was_well = k->state == UP && (k->served || now - k->since >= WELL_MS);
+
+	/* Some servers that do not like our certificate, or miss it, say so in this way. */
+	if (k->state == SHAKING && trouble == RADIUS_NETWORK && error == ECONNRESET) {
+		trouble = RADIUS_TLS;
+		error = BR_ERR_OK;
+	}
+	note = (struct keeper_note){ .trouble = (uint32_t)trouble, .error = error };
 
 	if (k->fd != -1) {
 		close(k->fd);
@@ -278,6 +286,7 @@ take_packet(unsigned i, uint8_t *p, size_t len)
 	if (f == NULL || !f->used) {
 		return; /* nobody has asked */
 	}
+	k->served = 1;
 	t = radseal_check(p, &len, f->ours, secret, 1);
 	if (f->channel >= 0 && t == RADIUS_OK) {
 		radseal_reply_anew(p, len, f->theirs, secret);
@@ -347,6 +356,7 @@ move_records(unsigned i, unsigned state)
 	size_t len;
 	uint8_t *p;
 	ssize_t n;
+	int error = 0;
 
 	if ((state & BR_SSL_SENDREC) != 0 && !k->blocked) {
 		p = br_ssl_engine_sendrec_buf(eng, &len);
@@ -355,23 +365,24 @@ move_records(unsigned i, unsigned state)
 			br_ssl_engine_sendrec_ack(eng, (size_t)n);
 			return 1;
 		}
-		k->blocked = n == -1 && (errno == EAGAIN || errno == EINTR);
-		if (!k->blocked) {
-			link_down(i, RADIUS_NETWORK, errno);
-			return -1;
-		}
+		error = n == -1 && (errno == EAGAIN || errno == EINTR) ? 0 : errno;
+		k->blocked = 1;
 	}
 	if ((state & BR_SSL_RECVREC) == 0) {
-		return 0;
+		if (error != 0) {
+			link_down(i, RADIUS_NETWORK, error);
+		}
+		return error != 0 ? -1 : 0;
 	}
+	/* Also after an error: who hangs up may have said why before. */
 	p = br_ssl_engine_recvrec_buf(eng, &len);
 	n = recv(k->fd, p, len, 0);
 	if (n > 0) {
 		br_ssl_engine_recvrec_ack(eng, (size_t)n);
 		return 1;
 	}
-	if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-		link_down(i, RADIUS_NETWORK, n == 0 ? ECONNRESET : errno);
+	if (n == 0 || error != 0 || (errno != EAGAIN && errno != EINTR)) {
+		link_down(i, RADIUS_NETWORK, n == 0 ? ECONNRESET : error != 0 ? error : errno);
 		return -1;
 	}
 	return 0;
@@ -397,6 +408,7 @@ link_move(unsigned i)
 		if (k->state == SHAKING && (state & BR_SSL_SENDAPP) != 0) {
 			k->state = UP;
 			k->since = k->heard = mono_ms();
+			k->served = 0;
 			if (k->told.trouble != RADIUS_OK) {
 				say(i, LOG_NOTICE, NULL, NULL, "the TLS connection is up");
 				memset(&k->told, 0, sizeof k->told);
@@ -556,7 +568,7 @@ watch(unsigned i, int64_t now)
 			continue;
 		}
 		asked |= f->channel == WATCH;
-		if (f->channel == WATCH || f->sent > k->heard) {
+		if (f->channel == WATCH || f->sent >= k->heard) {
 			due = f->sent + patience < due ? f->sent + patience : due;
 		}
 	}

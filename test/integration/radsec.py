@@ -26,6 +26,10 @@ security {
 	reject_delay = 0
 	status_server = yes
 }
+thread pool {
+	start_servers = 2
+	max_servers = 8
+}
 modules {
 	pap {
 	}
@@ -67,6 +71,7 @@ server both {
 			ca_file = %(ca)s
 			tls_min_version = "1.2"
 			tls_max_version = "1.3"
+			ecdh_curve = "prime256v1:secp384r1"
 			require_client_cert = %(require)s
 		}
 	}
@@ -76,9 +81,6 @@ server both {
 		port = %(udp)d
 	}
 	authorize {
-		if (Packet-Type == Status-Server) {
-			ok
-		}
 		files
 		pap
 	}
