@@ -189,11 +189,16 @@ class TlsDouble:
     def line(self, words, before="1 0"):
         return "127.0.0.1:%d %s %s %s\n" % (self.port, SECRET, before, words)
 
-    def stop(self):
-        self.listener.close()
+    def cut(self):
+        """End all connections; their threads close them."""
         for c in self.connections:
             try:
                 c.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-            c.close()
+
+    def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join(10)
+        self.listener.close()
+        self.cut()
