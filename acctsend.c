@@ -383,23 +383,34 @@ acknowledged(struct flight *f, const uint8_t *p, size_t len, int64_t now)
 	f->status = STATUS_NONE;
 }
 
+/* Is that the keeper's last word? Then 1, and there is no channel any more. */
+static int
+channel_ended(const uint8_t *p, size_t n, int64_t now)
+{
+	struct radius_answer note = { 0 };
+
+	if (!keeper_note(p, n, &note)) {
+		return 0;
+	}
+	/* A connection that was only closed is there again soon. */
+	if (note.trouble == RADIUS_NO_KEEPER || (note.trouble == RADIUS_NETWORK && note.error == ECONNRESET)) {
+		hang_up();
+		me.dead_until[me.server] = now + 1000;
+	} else {
+		silent(now);
+	}
+	return 1;
+}
+
 static void
 hear(int64_t now)
 {
 	static uint8_t p[4096];
-	struct radius_answer note;
 	ssize_t n;
 
 	/* A flood of them must not keep us from the rest. */
 	for (int k = 0; k < 4 * FLIGHTS && (n = recv(me.sock, p, sizeof p, MSG_DONTWAIT)) >= 0; k++) {
-		if (me.conf->server[me.server].tls != TLS_NONE && keeper_note(p, (size_t)n, &note)) {
-			/* A connection that was only closed is there again soon. */
-			if (note.trouble == RADIUS_NO_KEEPER || (note.trouble == RADIUS_NETWORK && note.error == ECONNRESET)) {
-				hang_up();
-				me.dead_until[me.server] = now + 1000;
-			} else {
-				silent(now);
-			}
+		if (RADSEC && me.conf->server[me.server].tls != TLS_NONE && channel_ended(p, (size_t)n, now)) {
 			return;
 		}
 		for (unsigned i = 0; i < FLIGHTS; i++) {

@@ -48,6 +48,7 @@
 #define ORPHAN_MS 60000  /* an id whose asker is gone is not given out again before that, or its answer */
 #define TELL_MS 600000   /* the same trouble is told again after this long */
 
+enum { ACCOUNTING_REQUEST = 4, ACCOUNTING_RESPONSE = 5 };
 enum { NOBODY = -1, WATCH = -2 }; /* instead of a channel */
 
 struct flight {
@@ -287,7 +288,8 @@ take_packet(unsigned i, uint8_t *p, size_t len)
 		return; /* nobody has asked */
 	}
 	k->served = 1;
-	t = radseal_check(p, &len, f->ours, secret, 1);
+	t = (p[0] == ACCOUNTING_RESPONSE) != (f->ours[0] == ACCOUNTING_REQUEST) ? RADIUS_NO_ANSWER
+										 : radseal_check(p, &len, f->ours, secret, 1);
 	if (f->channel >= 0 && t == RADIUS_OK) {
 		radseal_reply_anew(p, len, f->theirs, secret);
 		(void)send(me.channel[f->channel].fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);

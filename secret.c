@@ -94,23 +94,24 @@ secret_keep_relay(struct secrets *s)
 	explicit_bzero((char *)s + offsetof(struct secrets, skey), sizeof *s - offsetof(struct secrets, skey));
 }
 
+#endif
+
+/* Only what is there: else the page need not be one of its own. */
 void
 secret_drop_relay(struct secrets *s)
 {
-	if (s->relay[0][0] != '\0') { /* else the page need not be one of its own */
+#if RADSEC
+	if (s->client.type != 0) {
+		explicit_bzero(&s->client, sizeof s->client);
+	}
+#endif
+#if RELAY
+	if (s->relay[0][0] != '\0') {
 		explicit_bzero((char *)s + offsetof(struct secrets, relay), sizeof s->relay);
 	}
-}
-
-#else
-
-void
-secret_drop_relay(struct secrets *s)
-{
+#endif
 	(void)s;
 }
-
-#endif
 
 void
 secret_scratch_begin(struct secrets *s)

@@ -4,12 +4,13 @@
 import os
 import re
 import signal
-import socket
+import subprocess
 import threading
 import time
 
 import pytest
 
+import harness
 import radius
 import radsec
 import remote
@@ -344,6 +345,64 @@ def test_reexec(box, daemon):
         old.auth_plain("alice", radius.PASSWORD["alice"])
     assert login(server)["result"] == "accept"
     server.stop()
+
+
+@pytest.mark.root
+def test_who_it_is(box, daemon):
+    """qmailq in an empty root, behind a filter; what it has open is its end of the way, the shared map and the connection."""
+    server = box(daemon.verified())
+    pid = poll(lambda: keeper(server), "the keeper")
+    assert login(server)["result"] == "accept"
+    status = tools.status_of(pid)
+    assert status["Uid"].split() == [str(harness.USERS["qmailq"])] * 4 and status["Gid"].split() == [str(harness.GROUPS["qmail"])] * 4
+    assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1" and status["CapEff"] == "0" * 16 and not status.get("Groups", "").split()
+    assert not os.listdir("/proc/%d/root" % pid)
+    kinds = sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split(":")[0] for fd in os.listdir("/proc/%d/fd" % pid) if int(fd) > 2)
+    assert kinds == ["/memfd", "socket", "socket"]
+    # Nobody else has the key, or the keeper's end of the way.
+    ends = {os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)}
+    with server.session("submissions", login=None) as c:
+        c.cmd("NOOP", 250)
+        for p in tools.children(server.pid):
+            if p.pid != pid:
+                theirs = {os.readlink("/proc/%d/fd/%s" % (p.pid, fd)) for fd in os.listdir("/proc/%d/fd" % p.pid)}
+                assert not {e for e in ends & theirs if e.startswith("socket")}, p
+    server.stop()
+
+
+@pytest.mark.release
+@pytest.mark.root
+def test_secrets(box, work, ca, house):
+    """Our key as a client is in main, which hands it on, and in the keeper; not in a warden, an smtp process or the accountant."""
+    r = radsec.TlsRadius(work, ca, "secrets", require=True)
+    cert, key = ca.issue("edge3.example.net")
+    server = box(r.verified(",cert=%s,key=%s" % (cert, key)))
+    der = subprocess.run(["openssl", "ec", "-in", key, "-outform", "DER"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
+    secret = der[7:39]
+    assert secret in subprocess.run(["openssl", "pkcs8", "-topk8", "-nocrypt", "-in", key, "-outform", "DER"], stdout=subprocess.PIPE, check=True).stdout
+    with server.session("submissions", login=None) as c:
+        c.auth_plain("alice", radius.PASSWORD["alice"])
+        pid = keeper(server)
+        for p in tools.children(server.pid):
+            assert (secret in memory(p.pid)) == (p.pid == pid), p
+    server.stop()
+    r.stop()
+
+
+def memory(pid):
+    """All that it can read."""
+    out = []
+    with open("/proc/%d/maps" % pid, encoding="ascii") as maps, open("/proc/%d/mem" % pid, "rb") as mem:
+        for line in maps:
+            m = re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line)
+            if m and "[v" not in line:
+                begin, end = (int(x, 16) for x in m.groups())
+                mem.seek(begin)
+                try:
+                    out.append(mem.read(end - begin))
+                except OSError:
+                    pass
+    return b"".join(out)
 
 
 # ---- without a server of ours --------------------------------------------------------------------------------------------------
