@@ -145,7 +145,7 @@ radseal_request_anew(uint8_t *p, size_t len, uint8_t id, const char *secret)
 	uint8_t mac[16];
 	uint8_t *ma;
 
-	if (radseal_length(p, len) != (int)len || !attributes_ok(p, len, &ma)) {
+	if (len < HEADER || radseal_length(p, len) != (int)len || !attributes_ok(p, len, &ma)) {
 		return -1;
 	}
 	p[1] = id;

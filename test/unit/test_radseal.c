@@ -50,7 +50,7 @@ exact(const struct packet *k)
 static void
 test_access(void **state)
 {
-	struct packet was, want, answer;
+	static struct packet was, want, answer;
 	size_t len;
 	uint8_t *p, *a;
 
@@ -85,7 +85,7 @@ test_access(void **state)
 static void
 test_accounting(void **state)
 {
-	struct packet was, want, answer;
+	static struct packet was, want, answer;
 	size_t len;
 	uint8_t *p, *a;
 
@@ -126,7 +126,7 @@ test_refused(void **state)
 		uint8_t octet;
 	} bad[] = { { 0, ACCEPT }, { 0, STATUS }, { 0, ACCOUNTING_REQUEST }, { 2, 1 }, { 3, 19 }, { 3, 200 }, { 20, 0 }, { 21, 1 }, { 21, 19 },
 		{ 20, 81 }, { 38, MA }, { 39, 200 } };
-	struct packet k;
+	static struct packet k, cut;
 	uint8_t *p;
 
 	(void)state;
@@ -138,8 +138,7 @@ test_refused(void **state)
 		free(p);
 	}
 	for (size_t n = 0; n < k.len; n++) {
-		struct packet cut = k;
-
+		cut = k;
 		cut.len = n;
 		p = n == 0 ? malloc(1) : exact(&cut);
 		assert_int_equal(radseal_request_anew(p, n, 9, SECRET), -1);
