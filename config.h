@@ -333,7 +333,7 @@ _Static_assert(GUESS_KNOWN_MAX >= 16 && GUESS_KNOWN_MAX <= 16384, "GUESS_KNOWN_M
 
 /* ---- RADIUS --------------------------------------------------------------------------------------------------------------- */
 
-/* RADIUS_SERVERS_MAX: lines in radius.conf. Default 8, range 1-32. Costs about 512 octets each. */
+/* RADIUS_SERVERS_MAX: lines in radius.conf. Default 8, range 1-32. Costs about 1.5 KiB each. */
 #ifndef RADIUS_SERVERS_MAX
 #define RADIUS_SERVERS_MAX 8
 #endif

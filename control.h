@@ -44,18 +44,18 @@ struct radius_server {
 	uint16_t port;
 	int timeout; /* seconds before the first repeat */
 	int retries;
-	uint16_t acct_port; /* of accounting; 0 = none is sent there */
-	int unsigned_ok; /* accept replies without Message-Authenticator */
-	int status;      /* probed by Status-Server packets while it is silent */
+	uint16_t acct_port;  /* of accounting; 0 = none is sent there */
+	int unsigned_ok;     /* accept replies without Message-Authenticator */
+	int status;          /* probed by Status-Server packets while it is silent */
 	enum tls_policy tls; /* TLS_NONE: UDP; TLS_VERIFY; TLS_PIN */
 #if RADSEC
 	int tls_cert; /* it gets our certificate */
 	unsigned pins;
 	struct relay_pin pin[RADSEC_PINS];
-	char tls_name[256];     /* TLS_VERIFY: in its certificate */
+	char tls_name[256];   /* TLS_VERIFY: in its certificate */
 	char ca[RADSEC_PATH]; /* TLS_VERIFY: who vouches for that */
 #endif
-	int numeric;     /* `addr` is known from the file */
+	int numeric; /* `addr` is known from the file */
 	struct addr addr;
 };
 

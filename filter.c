@@ -286,7 +286,8 @@ static const struct {
 	unsigned roles; /* a bit for each that has them */
 } tables[] = {
 	{ TABLE(smtp_calls),
-	    1U << PRIV_SMTP | 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN | 1U << PRIV_REMOTE | 1U << PRIV_KEEPER },
+	    1U << PRIV_SMTP | 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN | 1U << PRIV_REMOTE |
+		1U << PRIV_KEEPER },
 	{ TABLE(spool_calls), 1U << PRIV_WARDEN | 1U << PRIV_RELAY | 1U << PRIV_CLEAN },
 	{ TABLE(net_calls), 1U << PRIV_WARDEN | 1U << PRIV_REMOTE | 1U << PRIV_KEEPER },
 	{ TABLE(warden_calls), 1U << PRIV_WARDEN },

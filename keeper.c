@@ -226,7 +226,7 @@ keeper_note(const uint8_t *p, size_t n, struct radius_answer *a)
 		memcpy(&note, p, sizeof note);
 	}
 	a->trouble = note.trouble > RADIUS_OK && note.trouble < RADIUS_NO_SERVERS ? (enum radius_trouble)note.trouble
-										   : RADIUS_NO_KEEPER;
+										  : RADIUS_NO_KEEPER;
 	a->error = note.error;
 	return 1;
 }

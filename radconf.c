@@ -15,7 +15,6 @@
 #include <sys/stat.h>
 
 #define PORT 1812
-#define NO_PORT 0
 #define TLS_PORT 2083 /* RFC 6614 2.1 */
 
 /* What follows "acct": nothing, or =PORT. 0 or -1. */
@@ -81,12 +80,14 @@ parse_tls(struct radius_conf *rc, struct radius_server *r, char *s)
 				return -1;
 			}
 		} else if ((v = value_of(word, "cert")) != NULL) {
-			if ((rc->cert[0] != '\0' && strcmp(rc->cert, v) != 0) || str_copy(rc->cert, sizeof rc->cert, v) == -1) {
+			if ((rc->cert[0] != '\0' && strcmp(rc->cert, v) != 0) ||
+			    str_copy(rc->cert, sizeof rc->cert, v) == -1) {
 				return -1;
 			}
 			r->tls_cert = 1;
 		} else if ((v = value_of(word, "key")) != NULL) {
-			if ((rc->key[0] != '\0' && strcmp(rc->key, v) != 0) || str_copy(rc->key, sizeof rc->key, v) == -1) {
+			if ((rc->key[0] != '\0' && strcmp(rc->key, v) != 0) ||
+			    str_copy(rc->key, sizeof rc->key, v) == -1) {
 				return -1;
 			}
 		} else {
@@ -109,7 +110,8 @@ tls_word(struct radius_conf *rc, struct radius_server *r, char *word, struct dia
 	}
 	if (r->tls == TLS_VERIFY && r->tls_name[0] == '\0') {
 		if (r->numeric) {
-			diag_put(d, DIAG_ERROR, file, n, "the server is given by its address: add name=, the name in its certificate, or use pin=");
+			diag_put(d, DIAG_ERROR, file, n,
+			    "the server is given by its address: add name=, the name in its certificate, or use pin=");
 			return -1;
 		}
 		str_copy(r->tls_name, sizeof r->tls_name, r->name);
@@ -122,8 +124,7 @@ tls_word(struct radius_conf *rc, struct radius_server *r, char *word, struct dia
 
 /* [timeout [retries]] [unsigned] [status] [acct[=PORT]] [tls,...] [# comment] */
 static int
-parse_radius_tail(
-    struct radius_conf *rc, struct radius_server *r, char *rest, struct diag *d, const char *file, int n)
+parse_radius_tail(struct radius_conf *rc, struct radius_server *r, char *rest, struct diag *d, const char *file, int n)
 {
 	char *word;
 	int numbers = 0;
@@ -166,17 +167,29 @@ parse_radius_tail(
 	return 0;
 }
 
-/* Host name or address with optional port, as radius.conf has them. */
+/* Does it end with a port, if it is well formed? A bare IPv6 address has more than one colon and no port. */
+static int
+has_port(const char *word)
+{
+	const char *colon = strrchr(word, ':');
+
+	return colon != NULL && (word[0] == '[' ? colon[-1] == ']' : colon == strchr(word, ':'));
+}
+
+/* Host name or address with optional port, as radius.conf has them. `port` 0: it has none. */
 static int
 parse_radius_host(struct radius_server *r, char *word)
 {
-	/* A bare IPv6 address has more than one colon and no port. */
-	if (word[0] != '[' && strchr(word, ':') != strrchr(word, ':')) {
-		r->port = 0;
+	int given = has_port(word);
+	int rc;
+
+	if (!given && word[0] != '[' && strchr(word, ':') != NULL) {
 		r->numeric = addr_parse(&r->addr, word, strlen(word)) == 0;
 		return r->numeric ? str_copy(r->name, sizeof r->name, word) : -1;
 	}
-	return ctl_host(word, r->name, &r->numeric, &r->addr, &r->port, NO_PORT);
+	rc = ctl_host(word, r->name, &r->numeric, &r->addr, &r->port, PORT);
+	r->port = given ? r->port : 0;
+	return rc;
 }
 
 static int
@@ -205,7 +218,7 @@ parse_radius_line(struct radius_conf *rc, struct secrets *s, char *line, struct 
 	if (strlen(secret) <= 10 && !r->tls) {
 		diag_put(d, DIAG_WARN, file, n, "the secret is short; 16 or more random characters are safe");
 	}
-	if (r->port == NO_PORT) {
+	if (r->port == 0) {
 		r->port = r->tls ? TLS_PORT : PORT;
 	}
 	if (r->tls && r->acct_port != 0) {
@@ -285,10 +298,13 @@ load_tls(struct config *c, struct diag *d)
 
 	for (unsigned i = 0; i < rc->servers; i++) {
 		const char *path = place_of(c, rc->server[i].ca, cert);
-		int got = rc->server[i].tls == TLS_VERIFY ? anchors_load(path, 1, &c->radsec.anchor[i], &c->radsec.anchors[i], d) : 0;
+		int got = rc->server[i].tls == TLS_VERIFY
+		    ? anchors_load(path, 1, &c->radsec.anchor[i], &c->radsec.anchors[i], d)
+		    : 0;
 
 		if (got == 1) {
-			diag_put(d, DIAG_ERROR, path, 0, "missing: certificates of who vouches for %s", rc->server[i].name);
+			diag_put(
+			    d, DIAG_ERROR, path, 0, "missing: certificates of who vouches for %s", rc->server[i].name);
 		} else if (got == 0 && rc->server[i].tls == TLS_VERIFY && c->radsec.anchors[i] == 0) {
 			diag_put(d, DIAG_ERROR, path, 0, "holds no certificate");
 			got = -1;
@@ -302,7 +318,8 @@ load_tls(struct config *c, struct diag *d)
 		}
 		secret_move_client(c->secrets);
 	} else if (rc->key[0] != '\0') {
-		diag_put(d, DIAG_ERROR, place_of(c, rc->key, key), 0, "a key without its certificate: expected cert=, too");
+		diag_put(
+		    d, DIAG_ERROR, place_of(c, rc->key, key), 0, "a key without its certificate: expected cert=, too");
 		rc_all = -1;
 	}
 	return rc_all;

@@ -48,7 +48,7 @@ struct transport {
 	struct radius_answer *a;
 	int wrong_secret, not_signed, refused;
 	int tried_again;
-	int over; /* the keeper has said why there will be no answer: a->trouble */
+	int over;    /* the keeper has said why there will be no answer: a->trouble */
 	int service; /* of the good reply, see service_type() */
 	size_t request_len, reply_len;
 	uint8_t request[RADIUS_PACKET_MAX];
@@ -195,7 +195,8 @@ static enum radius_trouble
 take_reply(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok, int *service,
     struct radius_answer *a)
 {
-	enum radius_trouble t = *len > 0 && p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE
+	enum radius_trouble t =
+	    *len > 0 && p[0] != PW_ACCESS_ACCEPT && p[0] != PW_ACCESS_REJECT && p[0] != PW_ACCESS_CHALLENGE
 	    ? RADIUS_NO_ANSWER
 	    : radseal_check(p, len, request, secret, unsigned_ok);
 

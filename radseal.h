@@ -21,8 +21,7 @@ void radseal_response(uint8_t out[16], const uint8_t *p, size_t len, const uint8
 /* How long the packet in p[0..len) says that it is: 20-4096; 0 when it cannot be told yet, -1 when it says nonsense. */
 int radseal_length(const uint8_t *p, size_t len);
 /* Does the answer, of whatever code, prove to come from a holder of the secret? *len is cut to what it says itself. */
-enum radius_trouble radseal_check(
-    uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok);
+enum radius_trouble radseal_check(uint8_t *p, size_t *len, const uint8_t *request, const char *secret, int unsigned_ok);
 
 /* For a go-between: give a request that is sealed another id; 0, or -1 when it is none, or cannot be sealed. */
 int radseal_request_anew(uint8_t *p, size_t len, uint8_t id, const char *secret);

@@ -44,9 +44,9 @@
 #define CHANNELS KEEPER_CHANNELS
 #define PAUSE_MIN_MS 1000
 #define PAUSE_MAX_MS 30000
-#define WELL_MS 5000     /* one that has been up this long, or has brought an answer, is made anew at once */
-#define ORPHAN_MS 60000  /* an id whose asker is gone is not given out again before that, or its answer */
-#define TELL_MS 600000   /* the same trouble is told again after this long */
+#define WELL_MS 5000    /* one that has been up this long, or has brought an answer, is made anew at once */
+#define ORPHAN_MS 60000 /* an id whose asker is gone is not given out again before that, or its answer */
+#define TELL_MS 600000  /* the same trouble is told again after this long */
 
 enum { ACCOUNTING_REQUEST = 4, ACCOUNTING_RESPONSE = 5 };
 enum { NOBODY = -1, WATCH = -2 }; /* instead of a channel */
@@ -137,7 +137,9 @@ hang_up(unsigned c, const struct keeper_note *note)
 static void
 link_down(unsigned i, enum radius_trouble trouble, int error)
 {
-	static const char *const words[] = { [RADIUS_NO_ANSWER] = "no-answer", [RADIUS_NETWORK] = "network", [RADIUS_TLS] = "tls",
+	static const char *const words[] = { [RADIUS_NO_ANSWER] = "no-answer",
+		[RADIUS_NETWORK] = "network",
+		[RADIUS_TLS] = "tls",
 		[RADIUS_NO_ADDRESS] = "no-address" };
 	struct link *k = &me.link[i];
 	struct keeper_note note;
@@ -167,7 +169,10 @@ link_down(unsigned i, enum radius_trouble trouble, int error)
 	}
 	memset(k->flight, 0, sizeof k->flight);
 	k->in_len = k->out_len = k->out_pos = 0;
-	k->pause = was_well ? 0 : k->pause == 0 ? PAUSE_MIN_MS : k->pause * 2 < PAUSE_MAX_MS ? k->pause * 2 : PAUSE_MAX_MS;
+	k->pause = was_well               ? 0
+	    : k->pause == 0               ? PAUSE_MIN_MS
+	    : k->pause * 2 < PAUSE_MAX_MS ? k->pause * 2
+					  : PAUSE_MAX_MS;
 	k->retry_at = now + k->pause;
 	k->state = DOWN;
 	k->since = now;
@@ -205,8 +210,8 @@ set_key(struct link *k)
 	const struct cert_key *key = &me.h->config->secrets->client;
 
 	if (key->type == BR_KEYTYPE_EC) {
-		br_ssl_client_set_single_ec(&k->conn.cc, chain->cert, chain->count, &key->ec, BR_KEYTYPE_SIGN, BR_KEYTYPE_EC,
-		    br_ec_get_default(), br_ecdsa_sign_asn1_get_default());
+		br_ssl_client_set_single_ec(&k->conn.cc, chain->cert, chain->count, &key->ec, BR_KEYTYPE_SIGN,
+		    BR_KEYTYPE_EC, br_ec_get_default(), br_ecdsa_sign_asn1_get_default());
 	} else if (key->type == BR_KEYTYPE_RSA) {
 		br_ssl_client_set_single_rsa(
 		    &k->conn.cc, chain->cert, chain->count, &key->rsa, br_rsa_pkcs1_sign_get_default());
@@ -254,7 +259,8 @@ link_shake(unsigned i, int64_t now)
 		link_down(i, RADIUS_NETWORK, error != 0 ? error : errno);
 		return;
 	}
-	error = tlscheck_begin(&k->check, r->tls, r->pin, r->pins, rs->anchor[i], rs->anchors[i], name, (int64_t)time(NULL));
+	error = tlscheck_begin(
+	    &k->check, r->tls, r->pin, r->pins, rs->anchor[i], rs->anchors[i], name, (int64_t)time(NULL));
 	if (error != 0) {
 		link_down(i, RADIUS_TLS, error);
 		return;
@@ -288,8 +294,9 @@ take_packet(unsigned i, uint8_t *p, size_t len)
 		return; /* nobody has asked */
 	}
 	k->served = 1;
-	t = (p[0] == ACCOUNTING_RESPONSE) != (f->ours[0] == ACCOUNTING_REQUEST) ? RADIUS_NO_ANSWER
-										 : radseal_check(p, &len, f->ours, secret, 1);
+	t = (p[0] == ACCOUNTING_RESPONSE) != (f->ours[0] == ACCOUNTING_REQUEST)
+	    ? RADIUS_NO_ANSWER
+	    : radseal_check(p, &len, f->ours, secret, 1);
 	if (f->channel >= 0 && t == RADIUS_OK) {
 		radseal_reply_anew(p, len, f->theirs, secret);
 		(void)send(me.channel[f->channel].fd, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -404,7 +411,8 @@ link_move(unsigned i)
 		if ((state & BR_SSL_CLOSED) != 0) {
 			int error = br_ssl_engine_last_error(eng);
 
-			link_down(i, error == BR_ERR_OK ? RADIUS_NETWORK : RADIUS_TLS, error == BR_ERR_OK ? ECONNRESET : error);
+			link_down(i, error == BR_ERR_OK ? RADIUS_NETWORK : RADIUS_TLS,
+			    error == BR_ERR_OK ? ECONNRESET : error);
 			return;
 		}
 		if (k->state == SHAKING && (state & BR_SSL_SENDAPP) != 0) {
@@ -529,7 +537,8 @@ open_channel(int door)
 		}
 		return;
 	}
-	while (i < me.conf->servers && (me.conf->server[i].tls == TLS_NONE || keeper_name(&me.conf->server[i]) != ask.server)) {
+	while (i < me.conf->servers &&
+	    (me.conf->server[i].tls == TLS_NONE || keeper_name(&me.conf->server[i]) != ask.server)) {
 		i++;
 	}
 	if (i == me.conf->servers) {
@@ -611,7 +620,8 @@ link_tend(unsigned i, int64_t now)
 		if (now >= k->retry_at && is_wanted(i)) {
 			link_connect(i, now);
 		}
-		return k->state == DOWN ? (is_wanted(i) ? k->retry_at : INT64_MAX) : k->since + RADSEC_CONNECT_SECONDS * INT64_C(1000);
+		return k->state == DOWN ? (is_wanted(i) ? k->retry_at : INT64_MAX)
+					: k->since + RADSEC_CONNECT_SECONDS * INT64_C(1000);
 	case UP:
 		return watch(i, now);
 	case CONNECTING:

@@ -102,7 +102,7 @@ secret_drop_relay(struct secrets *s)
 {
 #if RADSEC
 	if (s->client.type != 0) {
-		explicit_bzero(&s->client, sizeof s->client);
+		explicit_bzero((char *)s + offsetof(struct secrets, client), sizeof s->client);
 	}
 #endif
 #if RELAY

@@ -4,6 +4,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -347,6 +348,7 @@ def test_reexec(box, daemon):
     server.stop()
 
 
+@pytest.mark.release
 @pytest.mark.root
 def test_who_it_is(box, daemon):
     """qmailq in an empty root, behind a filter; what it has open is its end of the way, the shared map and the connection."""
@@ -372,7 +374,7 @@ def test_who_it_is(box, daemon):
 
 @pytest.mark.release
 @pytest.mark.root
-def test_secrets(box, work, ca, house):
+def test_secrets(box, work, ca):
     """Our key as a client is in main, which hands it on, and in the keeper; not in a warden, an smtp process or the accountant."""
     r = radsec.TlsRadius(work, ca, "secrets", require=True)
     cert, key = ca.issue("edge3.example.net")

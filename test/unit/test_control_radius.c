@@ -64,7 +64,7 @@ test_good(void **state)
 		{ "r.example " SECRET " 60", "r.example", NULL, 1812, 60, RADIUS_RETRIES, 0, 1 },
 		{ A255 " " SECRET, A255, NULL, 1812, RADIUS_TIMEOUT, RADIUS_RETRIES, 0, 0 },
 	};
-	struct radius_conf rc;
+	static struct radius_conf rc;
 	char text[ADDR_TEXT_MAX];
 
 	(void)state;
@@ -123,7 +123,7 @@ test_bad(void **state)
 		{ "r.example longenoughpart TOPSECRET is a word", "E|radius.conf|2|after the secret expected" },
 		{ "r.example " SECRET " Unsigned", "E|radius.conf|2|after the secret expected" },
 	};
-	struct radius_conf rc;
+	static struct radius_conf rc;
 	char text[1024] = "";
 
 	(void)state;
@@ -158,7 +158,7 @@ test_secrets(void **state)
 		unsigned warnings;
 	} t[] = { { 1, 0, 1 }, { 10, 0, 1 }, { 11, 0, 0 }, { 127, 0, 0 }, { 128, 0, 0 }, { 129, -1, 0 },
 		{ 1000, -1, 0 } };
-	struct radius_conf rc;
+	static struct radius_conf rc;
 	char text[1100], secret[1001];
 
 	(void)state;

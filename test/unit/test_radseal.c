@@ -124,8 +124,8 @@ test_refused(void **state)
 	static const struct {
 		size_t at;
 		uint8_t octet;
-	} bad[] = { { 0, ACCEPT }, { 0, STATUS }, { 0, ACCOUNTING_REQUEST }, { 2, 1 }, { 3, 19 }, { 3, 200 }, { 20, 0 }, { 21, 1 }, { 21, 19 },
-		{ 20, 81 }, { 38, MA }, { 39, 200 } };
+	} bad[] = { { 0, ACCEPT }, { 0, STATUS }, { 0, ACCOUNTING_REQUEST }, { 2, 1 }, { 3, 19 }, { 3, 200 }, { 20, 0 },
+		{ 21, 1 }, { 21, 19 }, { 20, 81 }, { 38, MA }, { 39, 200 } };
 	static struct packet k, cut;
 	uint8_t *p;
 
