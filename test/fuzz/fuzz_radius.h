@@ -182,14 +182,14 @@ fuzz_send(int fd, const void *p, size_t len, int flags)
 	memcpy(net.sent, p, len);
 	memcpy(r, p, len);
 	net.request_len = len;
-	CHECK(r[0] == PW_ACCESS_REQUEST && ((size_t)r[2] << 8 | r[3]) == len && r[HEADER] == MESSAGE_AUTHENTICATOR);
+	CHECK(r[0] == PW_ACCESS_REQUEST && ((size_t)r[2] << 8 | r[3]) == len && r[HEADER] == RADSEAL_MA);
 	for (; len - i >= 2 && r[i + 1] > 2; i += r[i + 1]) {
 		CHECK(len - i >= r[i + 1] && seen[r[i]]++ == 0);
 	}
 	CHECK(i == len && seen[PW_USER_NAME] && seen[PW_USER_PASSWORD]);
 	CHECK(seen[net.v6 ? PW_NAS_IPV6_ADDRESS : PW_NAS_IP_ADDRESS]);
 	memset(r + HEADER + 2, 0, 16);
-	message_authenticator(mac, r, len, net_secrets.radius[net.server]);
+	radseal_mac(mac, r, len, net_secrets.radius[net.server]);
 	CHECK(memcmp(mac, net.sent + HEADER + 2, sizeof mac) == 0);
 	memcpy(r, p, len);
 	return (ssize_t)len;
@@ -202,7 +202,7 @@ static void
 fuzz_build(void)
 {
 	static const uint8_t types[] = { PW_SERVICE_TYPE, PW_REPLY_MESSAGE, PW_CLASS, PW_USER_NAME, 26,
-		MESSAGE_AUTHENTICATOR };
+		RADSEAL_MA };
 	unsigned n = take_octet(&net.in);
 	size_t at = HEADER;
 
@@ -212,7 +212,7 @@ fuzz_build(void)
 
 		type = type < 128 ? types[type % sizeof types] : type - 128;
 		len = len < 2 ? 2 : len;
-		if (type == MESSAGE_AUTHENTICATOR) {
+		if (type == RADSEAL_MA) {
 			len = 18;
 		} else if (type == PW_SERVICE_TYPE && len < 128) {
 			len = 6;
@@ -223,7 +223,7 @@ fuzz_build(void)
 		memset(a, 0, len);
 		a[0] = (uint8_t)type;
 		a[1] = (uint8_t)len;
-		if (type != MESSAGE_AUTHENTICATOR) {
+		if (type != RADSEAL_MA) {
 			take_octets(&net.in, a + 2, len - 2);
 		}
 		if (type == PW_SERVICE_TYPE && len == 6 && a[2] < 128) {
@@ -245,17 +245,17 @@ fuzz_seal(uint8_t *p, size_t len, const char *secret)
 		return;
 	}
 	p[1] = net.request[1];
-	put_length(p, len);
+	radseal_put_length(p, len);
 	memcpy(p + 4, net.request + 4, 16);
 	for (size_t i = HEADER; i + 1 < len && p[i + 1] >= 2; i += p[i + 1]) {
-		if (p[i] == MESSAGE_AUTHENTICATOR && p[i + 1] == 18 && len - i >= 18) {
+		if (p[i] == RADSEAL_MA && p[i + 1] == 18 && len - i >= 18) {
 			memset(p + i + 2, 0, 16);
-			message_authenticator(mac, p, len, secret);
+			radseal_mac(mac, p, len, secret);
 			memcpy(p + i + 2, mac, sizeof mac);
 			break;
 		}
 	}
-	response_authenticator(mac, p, len, net.request, secret);
+	radseal_response(mac, p, len, net.request, secret);
 	memcpy(p + 4, mac, sizeof mac);
 }
 
@@ -264,11 +264,11 @@ static int
 fuzz_spoil(uint8_t *p, size_t len, const char *secret)
 {
 	for (size_t i = HEADER; i + 17 < len && p[i + 1] >= 2; i += p[i + 1]) {
-		if (p[i] == MESSAGE_AUTHENTICATOR) {
+		if (p[i] == RADSEAL_MA) {
 			uint8_t mac[16];
 
 			p[i + 2 + len % 16] ^= 1;
-			response_authenticator(mac, p, len, net.request, secret);
+			radseal_response(mac, p, len, net.request, secret);
 			memcpy(p + 4, mac, sizeof mac);
 			return 1;
 		}
@@ -289,10 +289,10 @@ fuzz_judge(const uint8_t *p, size_t len)
 	}
 	for (; i < len; i += p[i + 1]) {
 		if (len - i < 2 || p[i] == 0 || p[i + 1] < 2 || p[i + 1] > len - i ||
-		    (p[i] == MESSAGE_AUTHENTICATOR && p[i + 1] != 18)) {
+		    (p[i] == RADSEAL_MA && p[i + 1] != 18)) {
 			return 0;
 		}
-		authenticators += p[i] == MESSAGE_AUTHENTICATOR;
+		authenticators += p[i] == RADSEAL_MA;
 		if (p[i] == PW_SERVICE_TYPE &&
 		    (p[i + 1] != 6 || memcmp(p + i + 2, (const uint8_t[]){ 0, 0, 0, RADIUS_SERVICE_TYPE }, 4) != 0)) {
 			r = RADIUS_REJECT;

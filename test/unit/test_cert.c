@@ -1039,7 +1039,7 @@ smaps(const void *m, const char *field, char *value, size_t size)
 		if (strchr(line, '-') != NULL && strchr(line, ':') > strchr(line, ' ')) {
 			inside = strncmp(line, begin, strlen(begin)) == 0;
 		} else if (inside && strncmp(line, field, strlen(field)) == 0) {
-			snprintf(value, size, "%s", line + strlen(field));
+			snprintf(value, size, "%.*s", (int)size - 1, line + strlen(field));
 		}
 	}
 	fclose(f);
