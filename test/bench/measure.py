@@ -4,12 +4,13 @@ import collections
 import os
 import pathlib
 import signal
+import smtplib
 import socket
 import ssl
 import subprocess
 import time
 
-from servers import DOMAIN, wait_for
+from servers import DOMAIN, LOGIN, wait_for
 
 LOAD = os.environ.get("LOAD", "")
 FLUSHES = {"fsync", "fdatasync", "sync", "syncfs", "msync"}
@@ -36,6 +37,17 @@ def load(server, sessions, per, octets=4096, count=100000, seconds=0.0, port=Non
     server.root.flush()
     server.lost += int(lost)
     return Loaded(n / float(took), cpu / n * 1e6, n, int(resumed), int(lost))
+
+
+def refuses(server):
+    """It does not take a wrong password."""
+    context = ssl._create_unverified_context()
+    with smtplib.SMTP_SSL("127.0.0.1", server.smtps, context=context, timeout=30) as c:
+        try:
+            c.login(LOGIN[0], LOGIN[1] + "er")
+        except smtplib.SMTPAuthenticationError as e:
+            return e.smtp_code == 535
+    return False
 
 
 def smtp_source(server, sessions, count):
