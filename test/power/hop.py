@@ -8,7 +8,6 @@ import re
 import select
 import socket
 import threading
-import time
 
 import load
 import spool
@@ -94,13 +93,6 @@ class Hop:
         """How many recipients have a message twice."""
         with self.lock:
             return sum(n - 1 for there in self.arrived.values() for n in there.values())
-
-    def wait(self, messages, seconds, meanwhile):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not all(self.has(m) for m in messages):
-            meanwhile()
-            time.sleep(0.05)
-        return [m for m in messages if not self.has(m)]
 
     def end(self):
         self.over = True
