@@ -149,8 +149,8 @@ def measure_all(table, all_servers):
     for s in all_servers:
         measure.load(s, 8, 1, seconds=1.5 if QUICK else 3)
     for s in all_servers if chosen("logins/s, login") else ():
-        if s.login and not measure.refuses(s):
-            raise SystemExit(f"bench: {s.name} takes a wrong password")
+        if s.login and (code := measure.answer_to_wrong_password(s)) != 535:
+            raise SystemExit(f"bench: {s.name} answers {code} to a wrong password")
     call_rows(table, chosen_servers)
     check_load(table, chosen_servers)
     for _ in range(ROUNDS):

@@ -290,6 +290,11 @@ server default {{
 		update reply {{
 			Message-Authenticator := 0x00
 		}}
+		Post-Auth-Type REJECT {{
+			update reply {{
+				Message-Authenticator := 0x00
+			}}
+		}}
 	}}
 }}
 """
