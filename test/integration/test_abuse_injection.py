@@ -167,7 +167,9 @@ def test_dialogs_in_one_breath_and_in_two(besieged, freeradius):
     cases = {}
     for lines in DIALOGS:
         size = sum(len(line) + 2 for line in lines)
-        cuts = range(1, size) if tools.LONG else sorted(rng.sample(range(1, size), 3))
+        # With many wrong passwords her account is one that is guessed at, and strangers take turns.
+        every = tools.LONG and not any(BAD in line for line in lines)
+        cuts = range(1, size) if every else sorted(rng.sample(range(1, size), 3))
         for cut in itertools.chain([None], cuts):
             cases[lines, cut] = lambda lines=lines, cut=cut: dialog(besieged, lines, cut)
     cases["guesses"] = lambda: dialog(besieged, GUESSES[0])
