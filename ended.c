@@ -31,11 +31,11 @@
 int
 relay_clean(struct relay *r, struct clean_ask *ask, int fd, struct clean_answer *a)
 {
-	if (r->lost) {
+	if (r->alone) {
 		return -1;
 	}
 	if (msg_send(r->clean, ask, sizeof *ask, fd) == -1 || msg_recv(r->clean, a, sizeof *a, NULL, -1) != sizeof *a) {
-		r->lost = 1;
+		r->alone = r->lost = 1;
 		return -1;
 	}
 	return a->ok == 1 ? 0 : -1;
@@ -178,7 +178,7 @@ ended_late(struct relay *r, struct pass *p)
 	ask.id = p->id;
 	ask.birth = m->birth;
 	ask.until = m->birth + r->conf->lifetime;
-	if (r->lost) {
+	if (r->alone) {
 		return; /* there is nobody to write it */
 	}
 	if (address_bounce(r->conf, &ask, p->sender) == -1) {
@@ -192,7 +192,7 @@ ended_late(struct relay *r, struct pass *p)
 		/* Before it can be taken in, and so be missed in todo/. */
 		rc = fchmod(info, RELAY_TOLD) == -1 || fsync(info) == -1;
 		log_notice("late", &ask, &a);
-	} else if (rc == 0 && !r->lost) {
+	} else if (rc == 0 && !r->alone) {
 		rc = fchmod(info, 0600) == -1;
 		relay_warn(p->id, "a sender cannot be told of a delay yet", NULL);
 	}
@@ -303,7 +303,8 @@ ended(struct relay *r, uint32_t m)
 	struct log_line l;
 
 	r->sched->msg[m].hold = 0; /* there is nothing left to hold back */
-	if (send_bounce(r, id, r->sched->msg[m].birth) == -1) {
+	/* Without a cleaner info/N stays, for the next start: what is in mess/ only, nobody would remove for 36 hours. */
+	if (r->alone || send_bounce(r, id, r->sched->msg[m].birth) == -1) {
 		sched_at(r->sched, m, r->now + RELAY_TROUBLE);
 		return;
 	}

@@ -91,7 +91,7 @@ one(struct relay *r, struct pass *p, struct box *b, unsigned dir, const char *ad
 		return fail(r, p, b, addr, offset,
 		    "This message goes round in circles: it has the Delivered-To line of this mailbox already. (#5.4.6)");
 	}
-	if (r->lost) {
+	if (r->alone) {
 		errno = EPIPE;
 		return -1;
 	}

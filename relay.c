@@ -212,7 +212,8 @@ wait_for(struct relay *r, struct pollfd *p, int ms)
 	if (ppoll(p, n + tools, &t, &none) <= 0) {
 		return;
 	}
-	r->lost |= p[0].revents != 0 || p[1].revents != 0;
+	r->alone |= p[0].revents != 0;
+	r->lost |= r->alone || p[1].revents != 0;
 	for (unsigned i = 0; i < r->remotes; i++) {
 		if (p[3 + i].revents != 0 && r->remote[i].sock != -1) {
 			pass_hear(r, &r->remote[i]);

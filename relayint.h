@@ -88,6 +88,7 @@ struct relay {
 	int trigger;
 	int64_t now, mono, offset; /* offset: of one clock to the other; INT64_MAX: not known yet */
 	int lost;                  /* the cleaner or the nursery is gone */
+	int alone; /* the cleaner is gone; while only the nursery is, what has been delivered is still cleaned up */
 	int stopping;
 	int64_t stop_at; /* mono: what runs then is dropped */
 	/* todo.c */

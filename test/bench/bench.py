@@ -64,6 +64,11 @@ def message_rows(table, running):
         table.put("1 MiB messages/s, 8 sessions", s, measure.load(s, 8, 50, MEBIBYTE, seconds=SECONDS).rate)
 
 
+def must_resume(server, done):
+    if done.resumed < done.count - 8 * 3:
+        raise SystemExit(f"bench: {server.name} resumed {done.resumed} of {done.count} sessions")
+
+
 def connection_rows(table, running):
     rows = [("connections/s, plain, 8 sessions", ()), ("TLS handshakes/s, full, 8 sessions", TLS),
             ("TLS handshakes/s, resumed, 8 sessions", TLS + ("-r",))]
@@ -72,13 +77,20 @@ def connection_rows(table, running):
             if words and not s.tls:
                 continue
             done = measure.load(s, 8, 0, seconds=SECONDS, port=s.smtps if words else s.smtp, words=words)
-            if "-r" in words and done.resumed < done.count - 8 * 3:
-                raise SystemExit(f"bench: {s.name} resumed {done.resumed} of {done.count} sessions")
+            if "-r" in words:
+                must_resume(s, done)
             table.put(row, s, done.rate)
             table.put(row.replace("connections/s", "CPU us a connection").replace("handshakes/s", "CPU us a connection"), s, done.cpu)
 
 
 def login_rows(table, running):
+    row = "logins/s, 8 sessions"
+    for s in running if chosen(row) else ():
+        if s.login:
+            done = measure.load(s, 8, 0, seconds=SECONDS, port=s.smtps, words=LOGIN)
+            must_resume(s, done)
+            table.put(row, s, done.rate)
+            table.put("CPU us a login", s, done.cpu)
     row = "TLS + login + message/s, 8 sessions"
     for s in running if chosen(row) else ():
         if s.login:
@@ -128,19 +140,23 @@ def check_load(table, running):
             table.checked[s.name] = report.median(pairs)
 
 
-def measure_all(table, chosen_servers):
+def measure_all(table, all_servers):
+    chosen_servers = [s for s in all_servers if not s.only_logins]
     memory_rows(table, chosen_servers)
-    for s in chosen_servers:
+    for s in all_servers:
         s.start()
     # The first messages into a new queue read half the file system's bitmaps.
-    for s in chosen_servers:
+    for s in all_servers:
         measure.load(s, 8, 1, seconds=1.5 if QUICK else 3)
+    for s in all_servers if chosen("logins/s, login") else ():
+        if s.login and (code := measure.answer_to_wrong_password(s)) != 535:
+            raise SystemExit(f"bench: {s.name} answers {code} to a wrong password")
     call_rows(table, chosen_servers)
     check_load(table, chosen_servers)
     for _ in range(ROUNDS):
         message_rows(table, chosen_servers)
         connection_rows(table, chosen_servers)
-        login_rows(table, chosen_servers)
+        login_rows(table, all_servers)
 
 
 def main():

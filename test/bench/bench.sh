@@ -18,7 +18,7 @@ dir=${BENCH_DIR:-$PWD/build/bench}
 mkdir -p "$dir"
 exec 9> "$dir/lock"
 flock -n 9 || { echo "bench: another one is running in $dir" >&2; exit 1; }
-if test -n "${BENCH_QUICK:-}"; then
+if test -n "${BENCH_QUICK:-}" && test -z "${BENCH_SERVERS:-}"; then
 	test/bench/peers.sh "$dir" postfix
 else
 	test/bench/peers.sh "$dir"

@@ -7,7 +7,7 @@
  *   load [-pqrsS] [-a USER:PASSWORD] [-d SECONDS] PORT SESSIONS MESSAGES PER_CONNECTION OCTETS RCPT
  *
  * Sends MESSAGES in all over SESSIONS processes, PER_CONNECTION to a connection, of OCTETS each. PER_CONNECTION 0: MESSAGES
- * connections that only read the banner and QUIT.
+ * connections that only read the banner, log in if told to, and QUIT.
  *
  *   -p  one command at a time; else MAIL, RCPT and DATA go in one write where the server offers PIPELINING (RFC 2920)
  *   -q  say with QUIT that nothing more will come; a server may then leave its 221 out
@@ -226,7 +226,7 @@ open_session(long i, struct result *r)
 		return -1;
 	}
 	link_.pipelining = 0;
-	if (opt.per > 0 && say("EHLO bench.example\r\n", 250) == -1) {
+	if ((opt.per > 0 || opt.login != NULL) && say("EHLO bench.example\r\n", 250) == -1) {
 		return -1;
 	}
 	if (opt.login != NULL) {

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """What is measured of a server: rate and CPU under load, system calls and disk flushes, memory, handshakes, size."""
+import base64
 import collections
 import os
 import pathlib
 import signal
+import smtplib
 import socket
 import ssl
 import subprocess
 import time
 
-from servers import DOMAIN, wait_for
+from servers import DOMAIN, LOGIN, wait_for
 
 LOAD = os.environ.get("LOAD", "")
 FLUSHES = {"fsync", "fdatasync", "sync", "syncfs", "msync"}
@@ -36,6 +38,15 @@ def load(server, sessions, per, octets=4096, count=100000, seconds=0.0, port=Non
     server.root.flush()
     server.lost += int(lost)
     return Loaded(n / float(took), cpu / n * 1e6, n, int(resumed), int(lost))
+
+
+def answer_to_wrong_password(server):
+    """The reply's code."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with smtplib.SMTP_SSL("127.0.0.1", server.smtps, context=context, timeout=30) as c:
+        c.ehlo("bench.example")
+        return c.docmd("AUTH PLAIN " + base64.b64encode(("\0%s\0%ser" % LOGIN).encode()).decode())[0]
 
 
 def smtp_source(server, sessions, count):

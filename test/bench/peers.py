@@ -6,7 +6,7 @@ cheaper one is taken. Logins go to the same RADIUS server as mailstile's, throug
 import os
 import shutil
 
-from servers import DOMAIN, SECRET, Floor, Mailstile, Server
+from servers import DOMAIN, SECRET, Floor, Mailstile, Server, wait_for
 
 MASTER_CF = """\
 127.0.0.1:{smtp} inet n - n - - smtpd
@@ -63,29 +63,79 @@ smtpd_sasl_security_options = noanonymous
 
 class Postfix(Server):
     name = "Postfix"
-    spool = tuple("var/spool/postfix/" + d for d in ("hold", "incoming", "active", "deferred", "defer"))
+    instance = "postfix"  # of configuration and spool
+
+    def __init__(self, root, radius):
+        self.spool = tuple(f"var/spool/{self.instance}/{d}" for d in ("hold", "incoming", "active", "deferred", "defer"))
+        super().__init__(root, radius)
 
     def configure(self):
-        r = self.root
-        r.write("etc/postfix/main.cf", MAIN_CF)
-        r.write("etc/postfix/master.cf", MASTER_CF.format(smtp=self.smtp, smtps=self.smtps))
+        r, spool = self.root, "var/spool/" + self.instance
+        where = "".join(f"{word}_directory = /{d}/{self.instance}\n" for word, d in (("queue", "var/spool"), ("data", "var/lib")))
+        r.write(f"etc/{self.instance}/main.cf", MAIN_CF + where)
+        r.write(f"etc/{self.instance}/master.cf", MASTER_CF.format(smtp=self.smtp, smtps=self.smtps))
         r.write("etc/postfix/sasl/smtpd.conf", "pwcheck_method: saslauthd\nsaslauthd_path: /run/saslauthd/mux\nmech_list: PLAIN\n")
-        r.put_away("var/spool/postfix")
-        r.directory("var/spool/postfix")
+        r.put_away(spool)
+        r.directory(spool)
         for d in ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"):
-            r.directory("var/spool/postfix/" + d, "postfix", 0o700)
-        r.directory("var/spool/postfix/pid", mode=0o755)
-        r.directory("var/spool/postfix/maildrop", "postfix", 0o1730, "postdrop")
-        r.directory("var/spool/postfix/public", "postfix", 0o2710, "postdrop")
-        r.directory("var/lib/postfix", "postfix")
+            r.directory(f"{spool}/{d}", "postfix", 0o700)
+        r.directory(spool + "/pid", mode=0o755)
+        r.directory(spool + "/maildrop", "postfix", 0o1730, "postdrop")
+        r.directory(spool + "/public", "postfix", 0o2710, "postdrop")
+        r.directory("var/lib/" + self.instance, "postfix")
 
     def argv(self):
-        return ["/usr/lib/postfix/sbin/master", "-d", "-c", "/etc/postfix"]
+        return ["/usr/lib/postfix/sbin/master", "-d", "-c", "/etc/" + self.instance]
 
     def started(self):
         # Postfix leaves passwords to this one.
         self.root.directory("run/saslauthd")
         self.root.popen(["/usr/sbin/saslauthd", "-a", "pam", "-n", "5", "-m", "/run/saslauthd"], self.cgroup)
+
+
+DOVECOT_CONF = """\
+protocols =
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain
+passdb {
+  driver = pam
+  args = max_requests=1000000 smtp
+}
+userdb {
+  driver = static
+  args = uid=nobody gid=nogroup home=/
+}
+service auth {
+  unix_listener auth-client {
+    mode = 0666
+  }
+}
+service auth-worker {
+  user = root
+}
+"""
+
+
+class PostfixDovecot(Postfix):
+    """Postfix again, which leaves passwords to Dovecot."""
+
+    name = "Postfix+Dovecot"
+    only_logins = True
+    instance = "postfix-dovecot"
+
+    def configure(self):
+        super().configure()
+        r = self.root
+        with open(r.path / "etc/postfix-dovecot/main.cf", "a") as f:
+            f.write("smtpd_sasl_type = dovecot\nsmtpd_sasl_path = /run/dovecot/auth-client\n")
+        r.write("etc/dovecot/dovecot.conf", DOVECOT_CONF)
+        r.directory("run/dovecot")
+        r.directory("var/lib/dovecot")
+
+    def started(self):
+        self.root.popen(["/usr/sbin/dovecot", "-F"], self.cgroup)
+        wait_for((self.root.path / "run/dovecot/auth-client").is_socket, "Dovecot")
 
 
 EXIM_CONF = """\
@@ -194,4 +244,4 @@ def pam(root, radius):
         root.write("etc/pam.d/" + service, "auth required pam_radius_auth.so\naccount required pam_permit.so\n")
 
 
-SERVERS = [Mailstile, Postfix, Exim, Opensmtpd, Floor]
+SERVERS = [Mailstile, Postfix, PostfixDovecot, Exim, Opensmtpd, Floor]

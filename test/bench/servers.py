@@ -14,8 +14,8 @@ import time
 DOMAIN = "bench.example"
 LOGIN = ("alice", "wonder-land")
 SECRET = "bench-tWo-pEnny"
-USERS = ["qmaild", "qmailq", "qmails", "qmailr", "postfix", "opensmtpd", "opensmtpq", "Debian-exim", "sasl", LOGIN[0]]
-GROUPS = ["qmail", "nofiles", "postfix", "postdrop", "opensmtpd", "opensmtpq", "Debian-exim", "sasl", "mail", "shadow"]
+USERS = ["qmaild", "qmailq", "qmails", "qmailr", "postfix", "opensmtpd", "opensmtpq", "Debian-exim", "sasl", "dovecot", "dovenull", LOGIN[0]]
+GROUPS = ["qmail", "nofiles", "postfix", "postdrop", "opensmtpd", "opensmtpq", "Debian-exim", "sasl", "dovecot", "dovenull", "mail", "shadow"]
 SHELL = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -171,6 +171,7 @@ class Server:
     name = "?"
     tls = True        # has a port with TLS from the first octet
     login = True      # asks RADIUS
+    only_logins = False  # otherwise another one of those measured
     spool = ()        # directories under which every file is a message in the queue, or a part of one
     files_each = 1    # files of a message there
     load_words = ()   # for the load generator
@@ -288,6 +289,11 @@ server default {{
 	post-auth {{
 		update reply {{
 			Message-Authenticator := 0x00
+		}}
+		Post-Auth-Type REJECT {{
+			update reply {{
+				Message-Authenticator := 0x00
+			}}
 		}}
 	}}
 }}

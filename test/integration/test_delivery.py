@@ -48,6 +48,12 @@ def empty(server):
     return not [f for f in server.files() if not f.startswith("lock")]
 
 
+def only_debris(server):
+    """No more than one mess/N."""
+    left = [f for f in server.files() if not f.startswith("lock")]
+    return len(left) == 1 and left[0].startswith("mess/")
+
+
 def messages(peer):
     return [m for t in peer.talks for m in t.messages]
 
@@ -100,7 +106,10 @@ def test_who_they_are(make_server):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_killed(make_server, name):
-    """kill -9 of any of them: all three start anew, and what had been accepted is delivered."""
+    """
+    kill -9 of any of them: all three start anew, and what had been accepted is delivered. A cleaner may die between info/N and mess/N of one message: a
+    file then waits for the sweep.
+    """
     with remote.Peer(slow={"dot": 0.02}) as peer:
         server = delivering(make_server, peer)
         server.crash_expected = True
@@ -109,8 +118,11 @@ def test_killed(make_server, name):
         os.kill(before[name].pid, signal.SIGKILL)
         poll(lambda: len(parts(server)) == 3 and not {p.pid for p in parts(server).values()} & {p.pid for p in before.values()}, "new ones", 40)
         send(server, 3)
-        poll(lambda: empty(server), "an empty queue", 40)
+        poll(lambda: empty(server) or name == "stile-clean" and only_debris(server), "an empty queue", 40)
         assert len(messages(peer)) >= 23
+        for f in server.files():
+            if f.startswith("mess/"):
+                os.unlink(os.path.join(server.queue, f))
         server.stop()
 
 

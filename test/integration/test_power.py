@@ -91,6 +91,7 @@ def test_delivery(machines):
     m = machines["deliver"].result(600)
     assert not m.tally.bad(), "\n".join(m.tally.bad()[:10])
     assert m.tally.cuts == 5 and m.tally.acked > 100, machine.summary("", m, 0)
+    assert m.hop.boxed > 20, "hardly anybody with a Maildir"
 
 
 def test_the_machine_sees_losses(machines):

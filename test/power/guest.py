@@ -95,7 +95,7 @@ def initramfs(path, kernel, binary, filesystem, spool, hop=None):
     control = dict(CONTROL, spool={"queue": "queue\n", "maildir": "maildir /mnt/home/out alias-isp-\n",
                                    "plain": "maildir /mnt/home/out\n"}[spool])
     if hop is not None:
-        control.update(relay="on\n", smtproutes=":10.0.2.2:%d\n" % hop)
+        control.update(relay="on\n", smtproutes=":10.0.2.2:%d\n" % hop, locals="box.example\n", localmaildirs="@box.example:/mnt/home/box\n")
     for name, text in control.items():
         entries["etc/control/" + name] = (0o644, text.encode())
     tools.write(path, cpio(entries))
@@ -202,6 +202,11 @@ class Server(Guest):
         """How often this guest has flushed its disk's cache so far."""
         self.type("stat")
         return int(self.wait(r"power: flushes (\d+)\.").group(1))
+
+    def left(self):
+        """How many messages are in the queue."""
+        self.type("left")
+        return int(self.wait(r"power: left (\d+)\.").group(1))
 
     def shut_down(self):
         self.type("off")

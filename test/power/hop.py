@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """
-The next hop of a guest that delivers, outside of it: witness to what has arrived. And what a queue in delivery may look like after a cut: each
-recipient of an acknowledged message has it, or is still to get it.
+The next hop of a guest that delivers, outside of it: witness to what has arrived. And what a queue in delivery and a Maildir may look like after a
+cut: each recipient of an acknowledged message has it, or is still to get it.
 """
 
 import re
 import select
 import socket
 import threading
-import time
 
 import load
 import spool
@@ -18,11 +17,11 @@ import tools
 class Hop:
     """
     Takes all mail. `arrived`: {(seed, number): {recipient: how often}}, noted before the 250 is said; `wrong`: messages that are not whole;
-    `pending`: messages still to be sent, at the last look.
+    `pending`: messages still to be sent, at the last look; `boxed`, `boxed_twice`: recipients who had theirs in the guest's Maildir, and once more.
     """
 
     def __init__(self):
-        self.arrived, self.wrong, self.sent, self.pending = {}, [], {}, 0
+        self.arrived, self.wrong, self.sent, self.pending, self.boxed, self.boxed_twice = {}, [], {}, 0, 0, 0
         self.lock, self.over = threading.Lock(), False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
@@ -79,7 +78,7 @@ class Hop:
         key = load.number_of(body)
         with self.lock:
             m = self.sent.get(key)
-            if m is None or not body.endswith(m.stored()) or not set(rcpts) <= set(m.rcpts):
+            if m is None or not body.endswith(m.stored()) or not set(rcpts) <= {r for r in m.rcpts if not boxed(r)}:
                 self.wrong.append("message %r for %r is not what was sent: %r" % (key, rcpts[:3], body[:200]))
                 return
             for r in rcpts:
@@ -88,24 +87,43 @@ class Hop:
 
     def has(self, m):
         with self.lock:
-            return set(self.arrived.get((m.seed, m.number), ())) == set(m.rcpts)
+            return set(self.arrived.get((m.seed, m.number), ())) == {r for r in m.rcpts if not boxed(r)}
 
     def doubled(self):
         """How many recipients have a message twice."""
         with self.lock:
             return sum(n - 1 for there in self.arrived.values() for n in there.values())
 
-    def wait(self, messages, seconds, meanwhile):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not all(self.has(m) for m in messages):
-            meanwhile()
-            time.sleep(0.05)
-        return [m for m in messages if not self.has(m)]
-
     def end(self):
         self.over = True
         self.thread.join(5)
         self.listener.close()
+
+
+def boxed(rcpt):
+    return rcpt.endswith("@box.example")
+
+
+def look_into_box(v, files, sent, when):
+    """{message: {recipient: how often}} of a Maildir. A file in new/ is a whole message, after the two lines that qmail-local puts before it."""
+    found = {}
+    for path in files.below("new"):
+        data = files.data[path]
+        head = re.match(rb"Return-Path: <([^>\n]*)>\nDelivered-To: ([^\n]*)\n", data)
+        m = head and spool.message_in(v, "box/" + path, data[head.end():], spool.QUEUE_HEAD, sent, when)
+        if not head:
+            v.bad("box/%s: no head: %d octets, %r", path, len(data), data[:60])
+        elif m:
+            rcpt = head.group(2).decode()
+            if head.group(1).decode() != m.sender or rcpt not in m.rcpts or not boxed(rcpt) or files.info[path].uid != spool.OWNER:
+                v.bad("box/%s: message %d, owner %d: %r", path, m.number, files.info[path].uid, head.group(0))
+            there = found.setdefault(m, {})
+            there[rcpt] = there.get(rcpt, 0) + 1
+    for _ in files.below("tmp"):
+        v.count("tmp")
+    for path in files.below("cur"):
+        v.bad("box/%s: nobody reads here", path)
+    return found
 
 
 def records(v, path, data, letters):
@@ -118,9 +136,11 @@ def records(v, path, data, letters):
 
 
 def check(listing, archive, sent, when, hop):
-    """As spool.check(), for a queue that is being delivered."""
+    """As spool.check(), for a home with a queue that is being delivered, and a Maildir."""
     v = spool.Verdict()
-    files = spool.Files(listing, archive)
+    home = spool.Files(listing, archive)
+    files = home.part("queue")
+    box = look_into_box(v, home.part("box"), sent, when)
     names = {kind: {p.split("/")[-1]: p for p in files.below(kind)} for kind in ("mess", "intd", "todo", "info", "local", "remote", "bounce", "pid")}
     pending = {}
     for n, path in names["mess"].items():
@@ -143,8 +163,13 @@ def check(listing, archive, sent, when, hop):
             info = records(v, names["info"][n], files.data[names["info"][n]], (b"F",))
             if info != ["F" + m.sender]:
                 v.bad("info/%s: %r", n, info)
-            path = names["remote"].get(n)
-            left = [r[1:] for r in records(v, path, files.data[path], (b"T", b"D")) if r[0] == "T"] if path else []
+            left = []
+            for kind in ("remote", "local"):
+                path = names[kind].get(n)
+                rcpts = records(v, path, files.data[path], (b"T", b"D")) if path else []
+                if not {r[1:] for r in rcpts} <= {r for r in m.rcpts if boxed(r) == (kind == "local")}:
+                    v.bad("%s/%s: %r", kind, n, rcpts)
+                left += [r[1:] for r in rcpts if r[0] == "T"]
         pending.setdefault(m, set()).update(left)
     for kind in ("todo", "intd", "info"):
         for n in names[kind]:
@@ -154,9 +179,8 @@ def check(listing, archive, sent, when, hop):
                 v.bad("info/%s: no message of that number, while it is queued", n)
             elif kind == "intd" and n not in names["todo"]:
                 v.count("intd")
-    for kind in ("local", "bounce"):
-        for n in names[kind]:
-            v.bad("%s/%s: nobody asked for it", kind, n)
+    for n in names["bounce"]:
+        v.bad("bounce/%s: nobody asked for it", n)
     for _ in names["pid"]:
         v.count("pid")
     hop.pending = sum(1 for left in pending.values() if left)
@@ -164,8 +188,10 @@ def check(listing, archive, sent, when, hop):
     v.acked = len(acked)
     for m in acked:
         with hop.lock:
-            there = set(hop.arrived.get((m.seed, m.number), ()))
+            there = set(hop.arrived.get((m.seed, m.number), ())) | set(box.get(m, ()))
         if not set(m.rcpts) <= there | pending.get(m, set()):
             v.lost.append(m)
     v.illegal += hop.wrong
+    hop.boxed = sum(len(there) for there in box.values())
+    hop.boxed_twice = sum(n - 1 for there in box.values() for n in there.values())
     return v

@@ -16,15 +16,21 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.0123456789"
 
 
 class Sent:
-    """A message: `begin` before the client offers it, `ack` after it has read the 250 (ns of CLOCK_MONOTONIC); 0 when it has not."""
+    """
+    A message: `begin` before the client offers it, `ack` after it has read the 250 (ns of CLOCK_MONOTONIC); 0 when it has not. `boxes`: some of
+    the recipients have a Maildir where it is sent to.
+    """
 
-    def __init__(self, seed, number, small):
+    def __init__(self, seed, number, small, boxes=False):
         rng = random.Random("%d:%d" % (seed, number))
         self.seed, self.number, self.small = seed, number, small
         self.begin = self.ack = self.dropped = 0
         self.qid = None
         self.sender = "s%d@client.example" % number if rng.random() < 0.95 else ""
         self.rcpts = ["r%d.%d@far.example" % (number, i) for i in range(rng.choice((1, 1, 1, 2, 3, 30)))]
+        if boxes:
+            choice = random.Random("%d:%d:boxes" % (seed, number))
+            self.rcpts = [r.replace("far", "box") if choice.random() < 0.4 else r for r in self.rcpts]
         self.size = rng.choice((0, 100, 1000, 3000) if small else (0, 100, 1000, 3000, 4096, 10000, 60000, 300000))
         self.rng_state = rng.getstate()
 
@@ -50,7 +56,7 @@ def number_of(data):
 class Load:
     """
     `sessions` clients that send until stop(), some messages to a connection, with pauses of up to 2 * `pause` seconds between them; `limit`
-    messages in all. `sent`: {(seed, number): Sent}.
+    messages in all. `sent`: {(seed, number): Sent}; `also`: the same of all lives, for a queue that is delivered.
     """
 
     def __init__(self, port, seed, sessions, pause=0.0, small=False, limit=1 << 30, also=None):
@@ -68,7 +74,7 @@ class Load:
                 return None
             self.count += 1
             number = self.count
-        return Sent(self.seed, number, self.small)
+        return Sent(self.seed, number, self.small, self.also is not None)
 
     def _client(self, rng):
         while not self.over:

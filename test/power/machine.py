@@ -8,7 +8,7 @@ The power-cut machine: mailstile in a guest under load, the power cut at any mom
   load.py         clients outside of the guest, witness to each 250
   guest "judge"   mounts image after image, which replays the journal, and sends back what is in the spool
   spool.py        compares: every acknowledged message whole with its envelope, no half one that a reader would take
-  hop.py          the next hop of a guest that delivers; every acknowledged message is there, or still to be sent there
+  hop.py          the next hop of a guest that delivers; every acknowledged message is there, in the guest's Maildir, or still to be sent there
 
 Two ways of cutting:
 
@@ -114,6 +114,7 @@ class Machine:
         # "deliver": a queue that the guest delivers itself.
         self.hop = hop.Hop() if kind == "deliver" else None
         self.kind = "queue" if self.hop else kind
+        self.judged_part = "." if self.hop else {"queue": "queue"}.get(self.kind, "out")
         self.small = self.hop is not None  # it comes in faster than it goes out, and the disk is small
         guest.initramfs(self.initrd, self.kernel, binary or tools.BINARY, self.fs.kind, self.kind, self.hop and self.hop.port)
         self.judged = os.path.join(work, "judged.img")
@@ -198,12 +199,13 @@ class Machine:
         raise AssertionError("no judge came up")
 
     def drain(self, image):
-        """The last life: without load, until all has arrived; a clean end."""
+        """The last life: without load, until the queue is empty; a clean end."""
         acked = [m for m in self.sent.values() if m.ack]
         server, media = self.boot(image)
-        left = self.hop.wait(acked, 180, server.listen)
-        time.sleep(1)  # the last marks
-        server.listen()
+        end = time.monotonic() + 600
+        while server.left() and time.monotonic() < end:
+            time.sleep(0.2)
+        left = [m for m in acked if not self.hop.has(m)]
         server.shut_down()
         self.running = None
         media.end()
@@ -212,7 +214,8 @@ class Machine:
         self.look("seed %d at the end" % self.seed, log.cut(len(log.events), "kept", self.rng, self.fs.unit), log.time(len(log.events)))
         if self.hop.pending:
             self.tally.illegal.append("at the end %d messages are still in the queue" % self.hop.pending)
-        print("  %d messages arrived, %d times somebody got one twice" % (len(acked) - len(left), self.hop.doubled()), flush=True)
+        print("  %d messages arrived, %d times somebody got one twice; %d copies in the Maildir, %d a second time" % (
+            len(acked) - len(left), self.hop.doubled(), self.hop.boxed, self.hop.boxed_twice), flush=True)
 
     def end(self):
         if self.hop is not None:
@@ -233,7 +236,7 @@ class Machine:
             p = tool(*self.fs.repair, self.judged)
             if p.returncode > 1:
                 self.tally.broken.append("%s: status %d\n%s" % (label, p.returncode, p.text))
-        found, said = judge.look(self.fs.kind, self.options, "queue" if self.kind == "queue" else "out")
+        found, said = judge.look(self.fs.kind, self.options, self.judged_part)
         if found is None and self.fs.kind == "ext4":
             # A commit that was torn within its block does not match its checksum, and the kernel then leaves all to the repair tool. What was
             # acknowledged must be there all the same.
@@ -241,7 +244,7 @@ class Machine:
             tool("e2fsck", "-fy", self.judged)
             self.mended = True
             judge = self.ready_judge()
-            found, said = judge.look(self.fs.kind, self.options, "queue" if self.kind == "queue" else "out")
+            found, said = judge.look(self.fs.kind, self.options, self.judged_part)
         before = len(self.tally.bad())
         self.tally.cuts += 1
         if found is None:

@@ -46,6 +46,13 @@ class Files:
                     self.data[name], self.info[name] = self.data[target], self.info[target]
         assert set(self.data) == set(self.inode), "the archive is not what was listed: %r" % (set(self.data) ^ set(self.inode))
 
+    def part(self, directory):
+        """What is below `directory`, as if that were all."""
+        part = object.__new__(Files)
+        part.data, part.info, part.inode = ({p[len(directory) + 1:]: x for p, x in all_of.items() if p.startswith(directory + "/")}
+                                            for all_of in (self.data, self.info, self.inode))
+        return part
+
     def below(self, directory):
         return sorted(p for p in self.data if p.startswith(directory + "/"))
 
