@@ -14,11 +14,11 @@ HOST = "10.0.2.2"
 PATIENCE = 90  # seconds for a step of an emulated machine on a busy one
 
 
-def build(board):
-    """The image's directory: `make image' makes it, of what is there already if nothing has changed."""
+def build(board, kernel=None):
+    """The image's directory: `make image' makes it, of what is there already if nothing has changed. `kernel': "own" or Debian's."""
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CPPFLAGS")}
-    tools.run("make", "-s", "-C", tools.TREE, "BOARD=" + board, "image", timeout=900, env=env)
-    return os.path.join(tools.TREE, "build", board, "image")
+    tools.run("make", "-s", "-C", tools.TREE, "BOARD=" + board, "image", *(["KERNEL=" + kernel] if kernel else []), timeout=3600, env=env)
+    return os.path.join(tools.TREE, "build", board, "image-own" if kernel == "own" else "image")
 
 
 class Guest:
@@ -41,7 +41,7 @@ class Guest:
                    FORWARD=",".join("hostfwd=tcp:127.0.0.1:%d-:%d" % (ours, theirs) for theirs, ours in self.port.items()))
         begin = time.monotonic()
         self.errors = open(self.path + ".errors", "wb")  # pylint: disable=consider-using-with
-        self.process = subprocess.Popen([os.path.join(tools.TREE, "board/boot.sh"), self.board, self.directory, self.disk, *extra], env=env,
+        self.process = subprocess.Popen([os.path.join(tools.TREE, "board/boot.sh"), self.directory, self.disk, *extra], env=env,
                                         stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors)
         self.serial = socket.socket(socket.AF_UNIX)
         self.said = b""
