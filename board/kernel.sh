@@ -3,6 +3,7 @@
 # Compiles a small kernel of our own for a board and prints the directory with it: vmlinuz, config, and include/, its headers for programs.
 #
 #   CROSS=mipsel-linux-gnu- board/kernel.sh BOARD WORKDIR
+#   CROSS=mipsel-linux-gnu- board/kernel.sh BOARD             only if it is there already
 #
 # The source is Debian's linux-source; the configuration `allnoconfig' with KERNEL_CONFIG of board/BOARD/image.conf and KERNEL_OPTION, a line
 # more. Four minutes on two cores, then the result is in the cache. The same input gives the same octets. As any user.
@@ -10,7 +11,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-board=$1 work=$2
+board=$1 work=${2:-}
 # shellcheck source=/dev/null
 . "$here/$board/image.conf"
 # shellcheck source=/dev/null
@@ -24,6 +25,7 @@ if test -d "$made/$name"; then
 	echo "$made/$name"
 	exit 0
 fi
+test -n "$work" || exit 1
 
 deb=$("$here/fetch-deb.sh" "$source")
 echo "board/kernel.sh: compiling a kernel for $board; this takes minutes, once" >&2

@@ -21,11 +21,18 @@ def build(board, kernel=None):
     return os.path.join(tools.TREE, "build", board, "image-own" if kernel == "own" else "image")
 
 
-class Guest:
-    """`memory`: MiB, if not the board's own. `forward`: ports of the guest, led to from self.port[]."""
+def made(board):
+    """Whether the board's own kernel has been compiled, which takes minutes; `make test-boards' does it in any case."""
+    cross = re.search(r"^CROSS := (.*)$", tools.read(os.path.join(tools.TREE, "board", board, "board.mk")).decode(), re.M).group(1)
+    return bool(os.environ.get("MAILSTILE_KERNELS")) or tools.run(os.path.join(tools.TREE, "board/kernel.sh"), board, check=False,
+                                                                  env=dict(os.environ, CROSS=cross)).returncode == 0
 
-    def __init__(self, board, directory, disk, work, memory=None, forward=(587, 465)):
-        self.board, self.directory, self.disk, self.memory = board, directory, disk, memory
+
+class Guest:
+    """`memory`: MiB, if not the board's own. `forward`: ports of the guest, led to from self.port[]. `extra`: words for QEMU."""
+
+    def __init__(self, board, directory, disk, work, memory=None, forward=(587, 465), extra=()):
+        self.board, self.directory, self.disk, self.memory, self.extra = board, directory, disk, memory, list(extra)
         self.path = os.path.join(work, "serial")
         self.port = {p: tools.free_port() for p in forward}
         self.process = self.serial = None
@@ -36,7 +43,7 @@ class Guest:
         """Boot; `words` for the kernel's command line. Returns what the serial line showed before the prompt; sh() needs "shell"."""
         if os.path.exists(self.path):
             os.unlink(self.path)
-        extra = ["-m", str(self.memory)] if self.memory else []
+        extra = self.extra + (["-m", str(self.memory)] if self.memory else [])
         env = dict(os.environ, SERIAL="unix:%s,server=on,wait=on" % self.path, WORDS=words,
                    FORWARD=",".join("hostfwd=tcp:127.0.0.1:%d-:%d" % (ours, theirs) for theirs, ours in self.port.items()))
         begin = time.monotonic()
