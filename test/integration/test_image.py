@@ -91,6 +91,9 @@ def test_first_boot(box):
     assert re.search(r"^/dev/vda /data ext4 rw,", g.sh("cat /proc/mounts"), re.M)
     assert "Read-only" in g.sh("touch /etc/x", check=False)
     box.fingerprint()
+    ps = g.sh("ps")
+    assert "watchdog -T 60" in ps and "syslogd" in ps and "klogd" in ps
+    assert "ev=start" in g.sh("logread")
     # Nobody can log in yet: said, and no reason not to start.
     assert "radius.conf" in g.sh("mailstile check", check=False)
     with box.session(login=None) as s:
