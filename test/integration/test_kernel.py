@@ -63,11 +63,11 @@ class Clock(threading.Thread):
         while True:
             try:
                 data, peer = self.sock.recvfrom(512)
+                self.asked += 1
+                now = int((time.time() + 2208988800) * 2 ** 32)
+                self.sock.sendto(struct.pack("!BBbbII4sQ8sQQ", 0x24, 1, 4, -20, 0, 0, b"GPS\0", now, data[40:48], now, now), peer)
             except OSError:
                 return
-            self.asked += 1
-            now = int((time.time() + 2208988800) * 2 ** 32)
-            self.sock.sendto(struct.pack("!BBbbII4sQ8sQQ", 0x24, 1, 4, -20, 0, 0, b"GPS\0", now, data[40:48], now, now), peer)
 
     def stop(self):
         self.sock.close()
