@@ -124,7 +124,7 @@ def test_log(box):
 
 
 def test_idle_sessions(box):
-    """64 sessions under TLS, all logged in, and still memory for others: a message goes through."""
+    """64 sessions under TLS, all logged in, and still memory for others: a message goes through. One more is told to come later."""
     g = box.guest
     g.sh("ip link set eth1 up && ip addr add 10.0.3.15/24 dev eth1")
     before, old = memory(g), len(box.delivered())
@@ -139,6 +139,9 @@ def test_idle_sessions(box):
         s.cmd("NOOP", 250)
     assert not re.search("out of memory|oom", g.sh("dmesg"), re.I)
     assert not re.search("ev=(refuse|crash)", g.sh("logread"))
+    with socket.create_connection(("127.0.0.1", g.port[587]), image.PATIENCE) as s:
+        assert s.recv(100).startswith(b"421")
+    assert "why=sessions-total" in g.sh("logread | grep ev=refuse")
     for s in sessions:
         s.close()
 
