@@ -394,7 +394,7 @@ generic-package =
 INSTALL := install
 include $(BR2_EXTERNAL_MAILSTILE_PATH)/external.mk
 MAILSTILE_PKGDIR := $(BR2_EXTERNAL_MAILSTILE_PATH)/package/mailstile
-place: ; $(MAILSTILE_INSTALL_TARGET_CMDS)
+%/.place: ; $(MAILSTILE_INSTALL_TARGET_CMDS)
 	$(MAILSTILE_INSTALL_INIT_SYSV)
 facts: ; @echo '$(MAILSTILE_BOARD)'; echo '$(abspath $(MAILSTILE_SITE))'
 define NEWLINE
@@ -414,7 +414,7 @@ def test_buildroot_package(scratch):
     tools.write(os.path.join(build, "build/malta/mailstile"), b"x")
 
     def make(target, *words):
-        return tools.run("make", "-s", "-f", rules, target, "BR2_EXTERNAL_MAILSTILE_PATH=" + BUILDROOT, "TARGET_DIR=" + out, "@D=" + build,
+        return tools.run("make", "-s", "-f", rules, target, "BR2_EXTERNAL_MAILSTILE_PATH=" + BUILDROOT, "TARGET_DIR=" + out,
                          "TARGET_CROSS=", *words).text
     for option, board in [("BR2_mipsel", "malta"), ("BR2_mips", "malta-be"), ("BR2_aarch64", "aarch64"), ("BR2_x86_64", "x86_64"),
                           ("BR2_RISCV_64", "riscv64"), ("BR2_powerpc", "powerpc"), ("BR2_arm", "armv5")]:
@@ -422,7 +422,7 @@ def test_buildroot_package(scratch):
     assert make("facts", "BR2_arm=y", "BR2_ARM_CPU_HAS_NEON=y").split()[0] == "armv7"
     users = [u.split()[:4:2] for u in make("users").strip().split("|")]
     assert users == [["qmaild", "nofiles"], ["qmailq", "qmail"], ["qmails", "qmail"], ["qmailr", "qmail"]]
-    make("place", "BR2_mipsel=y")
+    make(build + "/.place", "BR2_mipsel=y")
     script = os.path.join(out, "etc/init.d/S60mailstile")
     assert tools.read(script) == tools.read(os.path.join(tools.TREE, "board/host/mailstile.init")) and os.stat(script).st_mode & 0o111
     words = tools.run(BUSYBOX, "sh", "-c", ". %s/etc/default/mailstile; echo $DAEMON" % out).text
