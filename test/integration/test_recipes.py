@@ -236,7 +236,7 @@ def test_value_that_would_make_a_line(router, old, new, said):
     router.uci(text.replace(old, new))
     out = router.translate(status=1)
     assert said in out and "/etc/config/mailstile" in out
-    assert router.control() == before
+    assert router.control() == before and not os.path.exists(os.path.join(router.home, "control/.uci"))
     assert "Keit7" not in out and "p\n" not in out.split(said)[0]
 
 
@@ -319,6 +319,7 @@ def test_openwrt_service(procd):
     procd("reload")
     assert "signal mailstile * HUP" in procd.params()
     procd.up("other")
+    assert not [f for f in os.listdir(procd.server.control) if f.startswith(".uci")]
     assert tools.read(os.path.join(procd.router.root, "pid")) == pid
 
     procd.uci()

@@ -138,6 +138,11 @@ mailstile_undo() {
 	sync
 }
 
+# mailstile_settle HOME: the files that were there before are not wanted any more.
+mailstile_settle() {
+	rm -rf "$1/control/.uci.old"
+}
+
 # mailstile_translate HOME: 0 done; 1 refused, and nothing is changed.
 mailstile_translate() {
 	local file mask mailstile_tls mailstile_user mailstile_password mailstile_relays
