@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Boots an image of `make image' in QEMU.
 #
-#   board/boot.sh BOARD DIR DISK [QEMU ARGUMENT]...
+#   board/boot.sh DIR DISK [QEMU ARGUMENT]...
 #
 # DISK is made, an empty ext4 of 64 MiB, if there is none. FORWARD is QEMU's list of forwarded ports; by default submission and
 # submissions are at 127.0.0.1, ports 2587 and 2465. SERIAL: where the serial line goes, standard input and output by default.
@@ -10,11 +10,10 @@
 # shellcheck disable=SC2153 # the words of image.conf
 set -eu
 
-here=$(cd "$(dirname "$0")" && pwd)
-board=$1 dir=$2 disk=$3
-shift 3
+dir=$(cd "$1" && pwd) disk=$2
+shift 2
 # shellcheck source=/dev/null
-. "$here/$board/image.conf"
+. "$dir/image.conf"
 PATH=$PATH:/usr/sbin:/sbin
 if ! test -e "$disk"; then
 	truncate -s "${DISK_SIZE:-64M}" "$disk.new"
@@ -22,7 +21,7 @@ if ! test -e "$disk"; then
 	mv "$disk.new" "$disk"
 fi
 # shellcheck disable=SC2086 # words
-exec $QEMU -display none -no-reboot -monitor none -serial "${SERIAL:-mon:stdio}" -kernel "$dir/kernel" -initrd "$dir/initrd.gz" \
+exec $QEMU -m "$MEMORY" -display none -no-reboot -monitor none -serial "${SERIAL:-mon:stdio}" -kernel "$dir/kernel" -initrd "$dir/initrd.gz" \
 	-append "console=$CONSOLE quiet panic=5 ${WORDS:-}" \
 	-netdev "user,id=n0,${FORWARD:-hostfwd=tcp:127.0.0.1:2587-:587,hostfwd=tcp:127.0.0.1:2465-:465}" -device "$NIC,netdev=n0" \
 	-drive "file=$disk,format=raw,if=none,id=d0" -device "$DISK,drive=d0" "$@"

@@ -15,6 +15,7 @@ file=${1:?usage: fetch-deb.sh NAME_VERSION_ARCH.deb}
 name=${file%%_*}
 arch=${file##*_}
 arch=${arch%.deb}
+test "$arch" != all || arch=amd64
 
 say() {
 	echo "board/fetch-deb.sh: $*" >&2
@@ -81,10 +82,11 @@ from_snapshot() {
 	version=${version%_*}
 	case $name in
 	busybox-static) path=pool/main/b/busybox ;;
-	linux-image-*-malta) path=pool/main/l/linux ;;
+	gcc-*-source) path=pool/main/g/${name%-source} ;;
+	linux-image-*-malta | linux-source-*) path=pool/main/l/linux ;;
 	*) path=pool/main/l/linux-signed-$arch ;;
 	esac
-	url=https://snapshot.debian.org/archive/debian/20261101T000000Z/$path/${name}_${version}_$arch.deb
+	url=https://snapshot.debian.org/archive/debian/20261101T000000Z/$path/${name}_${version}_${file##*_}
 	{ curl -fsSL --connect-timeout 20 -o "$tmp/$file" "$url" || wget -q -T 20 -t 2 -O "$tmp/$file" "$url"; } 2> /dev/null || return 1
 	good "$tmp/$file" && mv -f "$tmp/$file" "$cache/$file"
 }

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Makes an image to boot: Debian's kernel for the board, and an initramfs of BusyBox, board/rootfs and mailstile.
 #
-#   board/image.sh BOARD BINARY DIR      writes DIR/kernel, DIR/initrd.gz; board/BOARD/image.conf says of what
+#   board/image.sh BOARD BINARY DIR                      writes DIR/kernel, DIR/initrd.gz, DIR/image.conf; board/BOARD/image.conf says of what
+#   board/image.sh BOARD BINARY DIR KERNEL BUSYBOX       the same with a kernel and a BusyBox of our own (kernel.sh, busybox.sh)
 #
 # The initramfs is the whole system: nothing of it changes while it runs, and an upgrade replaces it. What is kept is on /data.
 # As any user; the same input gives the same octets.
@@ -10,8 +11,8 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-board=$1 binary=$2 out=$3
-test -r "$here/$board/image.conf" || { echo "board/image.sh: $board has no image.conf, so no image: malta, aarch64, x86_64 do" >&2; exit 1; }
+board=$1 binary=$2 out=$3 own=${4:-} busybox=${5:-}
+test -r "$here/$board/image.conf" || { echo "board/image.sh: $board has no image.conf, so no image: malta, malta-be, aarch64, x86_64 do" >&2; exit 1; }
 # shellcheck source=/dev/null
 . "$here/$board/image.conf"
 
@@ -20,16 +21,25 @@ tmp=$(mktemp -d "$out/tmp.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
-kernel=$("$here/fetch-deb.sh" "$KERNEL")
-busybox=$("$here/fetch-deb.sh" "$BUSYBOX")
-mkdir "$tmp/b"
-dpkg-deb --fsys-tarfile "$busybox" | tar -x -C "$tmp/b" ./bin/busybox
-# Unpacking a kernel package takes seconds: once for each.
-k=$out/${KERNEL%.deb}
-if ! test -d "$k"; then
-	mkdir "$tmp/k"
-	dpkg-deb -x "$kernel" "$tmp/k"
-	mv "$tmp/k" "$k"
+if test -n "$own"; then
+	kernel=$own/vmlinuz
+	# All is built in.
+	k=''
+	MODULES=''
+else
+	deb=$("$here/fetch-deb.sh" "$KERNEL")
+	# Unpacking a kernel package takes seconds: once for each.
+	k=$out/${KERNEL%.deb}
+	if ! test -d "$k"; then
+		mkdir "$tmp/k"
+		dpkg-deb -x "$deb" "$tmp/k"
+		mv "$tmp/k" "$k"
+	fi
+	kernel=$(find "$k/boot" -name 'vmlinuz-*' | head -n 1)
+	deb=$("$here/fetch-deb.sh" "$BUSYBOX")
+	mkdir "$tmp/b"
+	dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$tmp/b" ./bin/busybox
+	busybox=$tmp/b/bin/busybox
 fi
 
 root=$tmp/root
@@ -37,7 +47,7 @@ mkdir -p "$root/bin" "$root/sbin" "$root/usr/bin" "$root/usr/sbin" "$root/dev" "
 	"$root/root" "$root/var" "$root/lib/modules"
 cp -R "$here/rootfs/." "$root"
 cp "$here/host/mailstile.init" "$root/etc/init.d/S60mailstile"
-cp "$tmp/b/bin/busybox" "$root/bin/busybox"
+cp "$busybox" "$root/bin/busybox"
 cp "$binary" "$root/sbin/mailstile"
 ln -s busybox "$root/bin/sh"
 ln -s ../bin/busybox "$root/sbin/init"
@@ -71,7 +81,10 @@ chmod -R u=rwX,go=rX "$root"
 chmod 755 "$root"/etc/init.d/* "$root"/sbin/* "$root"/bin/*
 find "$root" -exec touch -h -d "@${SOURCE_DATE_EPOCH:-0}" {} +
 (cd "$root" && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0 | gzip -9n) > "$tmp/initrd.gz"
-cp "$(find "$k/boot" -name 'vmlinuz-*' | head -n 1)" "$tmp/kernel"
-mv "$tmp/kernel" "$out/kernel"
-mv "$tmp/initrd.gz" "$out/initrd.gz"
+# What board/boot.sh wants to know.
+{ cat "$here/$board/image.conf"; test -z "$own" || echo "MEMORY=$OWN_MEMORY"; } > "$tmp/image.conf"
+cp "$kernel" "$tmp/kernel"
+for f in kernel initrd.gz image.conf; do
+	mv "$tmp/$f" "$out/$f"
+done
 echo "$out/kernel: $(stat -c %s "$out/kernel") octets; $out/initrd.gz: $(stat -c %s "$out/initrd.gz") octets"

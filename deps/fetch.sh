@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Finds the source archive of a library, checks it against SHA256SUMS and prints its path.
 #
-#   deps/fetch.sh bearssl|radcli|musl|cmocka
+#   deps/fetch.sh bearssl|radcli|musl|cmocka|busybox
 #
 # Looks in: DEPS_DIR (a directory of archives you trust as little as any other: they are checked too), the cache
 # (DEPS_CACHE, default ~/.cache/mailstile), Debian through apt, then plain downloads. Nothing of the system is changed.
@@ -30,8 +30,12 @@ musl)
 cmocka)
 	files="cmocka_1.1.5.orig.tar.xz"
 	urls="$pool/c/cmocka/cmocka_1.1.5.orig.tar.xz $snap/c/cmocka/cmocka_1.1.5.orig.tar.xz" ;;
+busybox)
+	files="busybox_1.35.0.orig.tar.bz2 busybox-1.35.0.tar.bz2"
+	urls="https://busybox.net/downloads/busybox-1.35.0.tar.bz2 $pool/b/busybox/busybox_1.35.0.orig.tar.bz2
+		$snap/b/busybox/busybox_1.35.0.orig.tar.bz2" ;;
 *)
-	echo "usage: $0 bearssl|radcli|musl|cmocka" >&2
+	echo "usage: $0 bearssl|radcli|musl|cmocka|busybox" >&2
 	exit 2 ;;
 esac
 

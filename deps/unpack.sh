@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Unpacks a library's source to DIR/NAME and makes the few changes we need in it. Each change is checked.
 #
-#   deps/unpack.sh bearssl|radcli|musl|cmocka DIR
+#   deps/unpack.sh bearssl|radcli|musl|cmocka|busybox DIR
 set -eu
 
 name=$1

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 # Installs the Debian packages that building and testing need; does nothing when all are there.
 #
-#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power boards image boot
+#   test/install-deps.sh [--check] [GROUP]...      groups: build unit test demo demo-sql lint bench fuzz power boards image kernel boot
 #                                                      pkg:NAME; default: build test
 #
+# DEPS_CHECK=no: nothing is looked for; a distribution's recipe knows what it builds with.
 # As root it installs what is missing; daemons that come along are not started. Otherwise, or with --check, it prints the
 # command and fails.
 set -eu
@@ -18,6 +19,7 @@ sql="freeradius-postgresql postgresql"
 boards="gcc-aarch64-linux-gnu gcc-arm-linux-gnueabi gcc-arm-linux-gnueabihf gcc-mips-linux-gnu gcc-mipsel-linux-gnu gcc-powerpc-linux-gnu gcc-riscv64-linux-gnu qemu-user-static"
 guest="qemu-system-x86 busybox-static e2fsprogs"
 image="cpio dpkg coreutils"
+kernel="flex bison bc libc6-dev bzip2 $image"	# and BusyBox
 cross="gcc-mipsel-linux-gnu gcc-aarch64-linux-gnu qemu-user-static"	# for the boards that tests run and boot
 boot="qemu-system-mips qemu-system-arm qemu-system-x86 ipxe-qemu e2fsprogs"
 test="$unit $peers $sql $guest $image $boot $cross $fuzz libssl-dev valgrind libc6-dbg python3-pytest strace binutils tshark fail2ban dovecot-imapd dovecot-pop3d ucspi-tcp ipsvd unbound mandoc shellcheck util-linux procps iproute2"
@@ -25,6 +27,7 @@ lint="libssl-dev clang clang-tidy clang-tools clang-format cppcheck shellcheck m
 bench="$peers libc6-dev libssl-dev strace dpkg util-linux"
 power="python3 $guest f2fs-tools btrfs-progs xfsprogs"
 
+test "${DEPS_CHECK:-}" != no || exit 0
 check=
 packages=
 for word; do
@@ -40,11 +43,12 @@ for word; do
 	fuzz) packages="$packages $fuzz" ;;
 	boards) packages="$packages $boards" ;;
 	power) packages="$packages $power" ;;
+	kernel) packages="$packages $kernel" ;;
 	image) packages="$packages $image" ;;
 	boot) packages="$packages $boot" ;;
 	pkg:*) packages="$packages ${word#pkg:}" ;;
 	*)
-		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|boards|image|boot|pkg:NAME]..." >&2
+		echo "usage: $0 [--check] [build|unit|test|demo|demo-sql|lint|bench|fuzz|power|boards|image|kernel|boot|pkg:NAME]..." >&2
 		exit 2 ;;
 	esac
 done

@@ -18,7 +18,8 @@ help:
 	@echo 'install           DESTDIR, PREFIX (/usr/local): the binary and its manual pages'
 	@echo 'deps              only fetch and compile BearSSL and radcli'
 	@echo 'compile_commands.json  for clangd and clang-tidy'
-	@echo 'image boot        BOARD=malta, aarch64, x86_64: a kernel and an initramfs with mailstile; and boots them in QEMU (board/README.md)'
+	@echo 'image boot        BOARD=malta, malta-be, aarch64, x86_64: a kernel and an initramfs with mailstile; and boots them in QEMU (board/README.md)'
+	@echo 'kernel            BOARD=malta, malta-be: the small kernel for image KERNEL=own, once; minutes'
 	@echo 'clean distclean   distclean also drops the unpacked sources of the libraries'
 
 test:
@@ -194,9 +195,10 @@ all-boards:
 	$(Q)test/install-deps.sh build boards
 	+$(Q)for b in $(BOARDS); do $(MAKE) --no-print-directory BOARD=$$b all || exit 1; done
 test-boards: all
-	$(Q)test/install-deps.sh build test boards
+	$(Q)test/install-deps.sh build test boards kernel
 	+$(Q)for b in $(BOARDS); do $(MAKE) --no-print-directory BOARD=$$b size run-unit || exit 1; done
 	$(Q)BOARDS='$(BOARDS)' MAILSTILE='$(abspath $(PROG))' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider test/integration/test_boards.py
+	$(Q)MAILSTILE_KERNELS=1 MAILSTILE='$(abspath $(PROG))' PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -s -p no:cacheprovider test/integration/test_kernel.py
 sizes:
 	$(Q)test/install-deps.sh build boards
 	+$(Q)test/sizes.sh '$(BOARDS)' '$(BARE)' > build/SIZE.md && mv build/SIZE.md doc/SIZE.md

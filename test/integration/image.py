@@ -14,18 +14,25 @@ HOST = "10.0.2.2"
 PATIENCE = 90  # seconds for a step of an emulated machine on a busy one
 
 
-def build(board):
-    """The image's directory: `make image' makes it, of what is there already if nothing has changed."""
+def build(board, kernel=None):
+    """The image's directory: `make image' makes it, of what is there already if nothing has changed. `kernel': "own" or Debian's."""
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CPPFLAGS")}
-    tools.run("make", "-s", "-C", tools.TREE, "BOARD=" + board, "image", timeout=900, env=env)
-    return os.path.join(tools.TREE, "build", board, "image")
+    tools.run("make", "-s", "-C", tools.TREE, "BOARD=" + board, "image", *(["KERNEL=" + kernel] if kernel else []), timeout=3600, env=env)
+    return os.path.join(tools.TREE, "build", board, "image-own" if kernel == "own" else "image")
+
+
+def made(board):
+    """Whether the board's own kernel has been compiled, which takes minutes; `make test-boards' does it in any case."""
+    cross = re.search(r"^CROSS := (.*)$", tools.read(os.path.join(tools.TREE, "board", board, "board.mk")).decode(), re.M).group(1)
+    return bool(os.environ.get("MAILSTILE_KERNELS")) or tools.run(os.path.join(tools.TREE, "board/kernel.sh"), board, check=False,
+                                                                  env=dict(os.environ, CROSS=cross)).returncode == 0
 
 
 class Guest:
-    """`memory`: MiB, if not the board's own. `forward`: ports of the guest, led to from self.port[]."""
+    """`memory`: MiB, if not the board's own. `forward`: ports of the guest, led to from self.port[]. `extra`: words for QEMU."""
 
-    def __init__(self, board, directory, disk, work, memory=None, forward=(587, 465)):
-        self.board, self.directory, self.disk, self.memory = board, directory, disk, memory
+    def __init__(self, board, directory, disk, work, memory=None, forward=(587, 465), extra=()):
+        self.board, self.directory, self.disk, self.memory, self.extra = board, directory, disk, memory, list(extra)
         self.path = os.path.join(work, "serial")
         self.port = {p: tools.free_port() for p in forward}
         self.process = self.serial = None
@@ -36,12 +43,12 @@ class Guest:
         """Boot; `words` for the kernel's command line. Returns what the serial line showed before the prompt; sh() needs "shell"."""
         if os.path.exists(self.path):
             os.unlink(self.path)
-        extra = ["-m", str(self.memory)] if self.memory else []
+        extra = self.extra + (["-m", str(self.memory)] if self.memory else [])
         env = dict(os.environ, SERIAL="unix:%s,server=on,wait=on" % self.path, WORDS=words,
                    FORWARD=",".join("hostfwd=tcp:127.0.0.1:%d-:%d" % (ours, theirs) for theirs, ours in self.port.items()))
         begin = time.monotonic()
         self.errors = open(self.path + ".errors", "wb")  # pylint: disable=consider-using-with
-        self.process = subprocess.Popen([os.path.join(tools.TREE, "board/boot.sh"), self.board, self.directory, self.disk, *extra], env=env,
+        self.process = subprocess.Popen([os.path.join(tools.TREE, "board/boot.sh"), self.directory, self.disk, *extra], env=env,
                                         stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors)
         self.serial = socket.socket(socket.AF_UNIX)
         self.said = b""

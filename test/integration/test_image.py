@@ -26,18 +26,18 @@ IDLE = 40  # sessions of one address: SESSIONS_PER_ADDR of config.h
 
 
 class Box:
-    """A guest that is set up, its next hop and its FreeRADIUS."""
+    """A guest that is set up, its next hop and its FreeRADIUS. `kernel`: as for image.build(). `words`: for image.Guest()."""
 
-    def __init__(self, board, work, raddb):
-        self.dir = os.path.join(work, "image-" + board)
+    def __init__(self, board, work, raddb, kernel=None, **words):
+        self.dir = os.path.join(work, "image-%s-%s" % (board, kernel))
         os.mkdir(self.dir)
         self.radius, self.peer = raddb, remote.Peer()
-        self.guest = image.Guest(board, image.build(board), os.path.join(self.dir, "disk"), self.dir)
+        self.guest = image.Guest(board, image.build(board, kernel), os.path.join(self.dir, "disk"), self.dir, **words)
 
-    def session(self, login="alice"):
+    def session(self, login="alice", port=None):
         c = ssl.create_default_context()
         c.check_hostname, c.verify_mode = False, ssl.CERT_NONE
-        s = smtpc.Client(("127.0.0.1", self.guest.port[465]), None, "implicit", c, hello=False)
+        s = smtpc.Client(("127.0.0.1", port or self.guest.port[465]), None, "implicit", c, hello=False)
         s.sock.settimeout(image.PATIENCE)
         s.greeting = s.reply()
         s.ehlo()
@@ -91,6 +91,9 @@ def test_first_boot(box):
     assert re.search(r"^/dev/vda /data ext4 rw,", g.sh("cat /proc/mounts"), re.M)
     assert "Read-only" in g.sh("touch /etc/x", check=False)
     box.fingerprint()
+    ps = g.sh("ps")
+    assert "watchdog -T 60" in ps and "syslogd" in ps and "klogd" in ps
+    assert "ev=start" in g.sh("logread")
     # Nobody can log in yet: said, and no reason not to start.
     assert "radius.conf" in g.sh("mailstile check", check=False)
     with box.session(login=None) as s:
