@@ -554,6 +554,15 @@ _Static_assert(!SETTINGS || TOOLS, "SETTINGS needs TOOLS");
 #endif
 _Static_assert(!CONSOLE || SETTINGS, "CONSOLE needs SETTINGS");
 
+/* CONSOLE_LOG, CONSOLE_REBOOT: commands of the console's menu, words with a space between them, no shell: the log, of which the last lines are shown,
+ * as in "tail -n 20 /var/log/mail.log"; and a restart of the box. Defaults logread (BusyBox) and reboot. */
+#ifndef CONSOLE_LOG
+#define CONSOLE_LOG "logread"
+#endif
+#ifndef CONSOLE_REBOOT
+#define CONSOLE_REBOOT "reboot"
+#endif
+
 /* DELAY_NOTICE: senders can be told that a message is late, where control/delaynotice asks for it. Default 1. 0 saves about 2 KiB. */
 #ifndef DELAY_NOTICE
 #define DELAY_NOTICE 1

@@ -11,25 +11,22 @@
 #if CONSOLE
 
 #include "cert.h"
+#include "consoleint.h"
 #include "ctl.h"
 #include "ctlfile.h"
-#include "lineedit.h"
 #include "options.h"
 #include "server.h"
 #include "settings.h"
 #include "str.h"
 #include "users.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ANSWER_MAX 512
-
-static struct console {
-	const char *home, *socket;
-} console;
+struct console console;
 
 /* Change one key. 0, or the status of settings_change(). */
 static int
@@ -71,9 +68,8 @@ words_to_lines(const char *answer, struct buf *b)
 
 /* ---- questions ---- */
 
-/* The secret of a RADIUS server, twice. */
-static enum line_result
-ask_secret(const char *what, char *dst, size_t size)
+enum line_result
+console_secret(const char *what, char *dst, size_t size)
 {
 	char again[ANSWER_MAX];
 	enum line_result r;
@@ -196,7 +192,7 @@ ask(const struct question *q)
 			return r;
 		}
 		if (q->secret != NULL) {
-			r = ask_secret(q->secret, secret, sizeof secret);
+			r = console_secret(q->secret, secret, sizeof secret);
 			if (r != LINE_OK) {
 				return r;
 			}
@@ -213,9 +209,17 @@ ask(const struct question *q)
 
 /* ---- the menu ---- */
 
-/* Another applet of this program, on the same home, which gets the terminal as it was. words[0] is its name; NULL ends them. */
-static void
-run(int (*applet)(int argc, char **argv), const char *const words[])
+int
+console_sure(const char *what)
+{
+	char prompt[ANSWER_MAX], answer[8];
+
+	str_fmt(prompt, sizeof prompt, "%s? Type yes for it: ", what);
+	return line_ask(prompt, answer, sizeof answer, 0) == LINE_OK && strcmp(answer, "yes") == 0;
+}
+
+void
+console_run(int (*applet)(int argc, char **argv), const char *const words[])
 {
 	char copy[5][ANSWER_MAX], *argv[6] = { NULL };
 	int argc = 0;
@@ -226,13 +230,16 @@ run(int (*applet)(int argc, char **argv), const char *const words[])
 		argv[argc] = copy[argc];
 	}
 	line_end();
+	signal(SIGINT, SIG_IGN);
 	pid = fork();
 	if (pid == 0) {
+		signal(SIGINT, SIG_DFL);
 		_exit(applet(argc, argv));
 	}
 	if (pid == -1 || waitpid(pid, NULL, 0) == -1) {
 		print(STDOUT_FILENO, "no process for this\n");
 	}
+	signal(SIGINT, SIG_DFL);
 	(void)line_begin();
 }
 
@@ -243,7 +250,7 @@ try_login(void)
 	char user[AUTH_USER_MAX + 1];
 
 	if (line_ask("Login name: ", user, sizeof user, 0) == LINE_OK && user[0] != '\0' && user[0] != '-') {
-		run(check_main, (const char *const[]){ "check", "-H", console.home, "radius", user, NULL });
+		console_run(check_main, (const char *const[]){ "check", "-H", console.home, "radius", user, NULL });
 	}
 }
 
@@ -278,7 +285,8 @@ guided(void)
 
 #define MENU \
 	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits, alerts\n" \
-	"6 show  7 check  8 status  c make certificate  t test login  q queue  u users\n9 apply  0 end\n> "
+	"6 show  7 check  8 status  l live status  g log  c make certificate  t test login\n" \
+	"q queue  u users  b reboot  9 apply  0 end\n> "
 
 static void
 ask_key(const char *key)
@@ -309,30 +317,40 @@ choose(char what)
 		}
 		break;
 	case '6':
-		run(get_main, (const char *const[]){ "get", "-H", console.home, NULL });
+		console_run(get_main, (const char *const[]){ "get", "-H", console.home, NULL });
 		break;
 	case '7':
-		run(check_main, (const char *const[]){ "check", "-H", console.home, NULL });
+		console_run(check_main, (const char *const[]){ "check", "-H", console.home, NULL });
 		break;
 	case '8':
-		run(status_main, (const char *const[]){ "status", "-S", console.socket, NULL });
+		console_run(status_main, (const char *const[]){ "status", "-S", console.socket, NULL });
 		break;
 	case 'a':
 		ask_key("userlimits");
 		ask_key("alertto");
 		break;
+	case 'l':
+		console_live();
+		break;
+	case 'g':
+		console_log();
+		break;
+	case 'b':
+		console_reboot();
+		break;
 	case 'c':
-		run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, NULL });
+		console_run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, NULL });
 		break;
 	case 't':
 		try_login();
 		break;
 	case 'q':
-		run(queue_main, (const char *const[]){ "queue", "-H", console.home, "-S", console.socket, NULL });
+		console_run(
+		    queue_main, (const char *const[]){ "queue", "-H", console.home, "-S", console.socket, NULL });
 		break;
 #if ACCOUNTS
 	case 'u':
-		run(users_main, (const char *const[]){ "users", "-H", console.home, NULL });
+		console_run(users_main, (const char *const[]){ "users", "-H", console.home, NULL });
 		break;
 #endif
 	case '9':

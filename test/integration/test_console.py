@@ -25,13 +25,16 @@ MENU = "0 end"
 class Console:
     """`mailstile console` on a pty of its own, which is its controlling terminal."""
 
-    def __init__(self, s):
+    def __init__(self, s, path=None):
         self.text, self.s = "", s
+        env = harness.environment()
+        if path:
+            env["PATH"] = path + ":" + env["PATH"]
         self.master, slave = pty.openpty()
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         self.process = subprocess.Popen(s.house.argv([harness.BINARY, "console", "-H", s.home, "-S", s.ctl]), stdin=slave, stdout=slave, stderr=slave,
-                                        env=harness.environment(), preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+                                        env=env, preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
 
     def until(self, want, timeout=30):
         """What comes up to `want` and the prompt behind it; the text that was not asked for yet."""
@@ -280,3 +283,77 @@ def test_login(make_server):
     out += c.answer(MENU, "0\r")
     c.end()
     assert "wonder land" not in out and "wrong-password" not in out
+
+
+def commands(scratch, **scripts):
+    """A directory with shell scripts of these names."""
+    path = os.path.join(scratch, "bin")
+    os.mkdir(path)
+    for name, text in scripts.items():
+        tools.write(os.path.join(path, name), "#!/bin/sh\n" + text, 0o755)
+    return path
+
+
+def test_live_status(make_server):
+    """It comes again by itself, and a key ends it."""
+    s = make_server()
+    c = Console(s)
+    c.answer(MENU, "l\r")
+    for _ in range(3):
+        c.until("mail.example.net.*any key stops")
+    c.send("x")
+    c.answer(MENU, "0\r")
+    c.end()
+
+
+def test_live_status_on_a_dead_line(make_server):
+    s = make_server(start=False)
+    c = Console(s)
+    c.answer(MENU, "l\r")
+    c.until("any key stops")
+    os.close(c.slave)
+    os.close(c.master)
+    assert c.process.wait(10) in (0, -signal.SIGHUP)
+
+
+def test_log(empty, scratch):
+    """The last lines, and nothing that a terminal would obey; a command that floods, hangs or is not there."""
+    path = commands(scratch, logread="""case $(cat %s/how) in
+flood) i=0; while test $i -lt 3000; do i=$((i + 1)); echo "line number $i"; done; printf 'e\\033[2Jvil\\377\\n' ;;
+hang) echo before; exec sleep 600 ;;
+esac""" % scratch)
+    empty.set(me="mail.example.net\n")
+    c = Console(empty, path)
+    tools.write(os.path.join(scratch, "how"), "flood\n")
+    c.answer(MENU, "g\r")
+    out = c.until(MENU)
+    assert re.findall(r"line number (\d+)\r", out) == [str(n) for n in range(2984, 3001)] and "e?[2Jvil?\r" in out and "\x1b" not in out
+    tools.write(os.path.join(scratch, "how"), "hang\n")
+    c.answer("", "g\r")
+    assert "before" in c.until(MENU)
+    os.unlink(os.path.join(path, "logread"))
+    os.mkdir(os.path.join(path, "logread"))
+    c.send("g\r")
+    c.until("logread: [A-Z]")
+    c.answer(MENU, "0\r")
+    c.end()
+
+
+def test_reboot(empty, scratch):
+    """Only after a whole yes."""
+    path = commands(scratch, reboot="echo going down; touch %s/down" % scratch)
+    os.chmod(scratch, 0o777)
+    empty.set(me="mail.example.net\n")
+    c = Console(empty, path)
+    for answer in ("\r", "y\r", "no\r", "yes please\r", "\x03"):
+        c.answer(MENU, "b\r")
+        c.until("Type yes")
+        c.send(answer)
+    c.answer(MENU, "b\r")
+    assert not os.path.exists(os.path.join(scratch, "down"))
+    c.until("Type yes")
+    c.send("yes\r")
+    c.until("going down")
+    c.answer(MENU, "0\r")
+    c.end()
+    assert os.path.exists(os.path.join(scratch, "down"))

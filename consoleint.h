@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* Copyright (c) 2026 The mailstile authors */
+/* What the files of the console share. Nothing else includes this. */
+#ifndef MAILSTILE_CONSOLEINT_H
+#define MAILSTILE_CONSOLEINT_H
+
+#include "config.h"
+#include "lineedit.h"
+
+#include <stddef.h>
+
+#if CONSOLE
+
+#define ANSWER_MAX 512
+
+struct console {
+	const char *home, *socket;
+};
+extern struct console console;
+
+/* ---- console.c ---- */
+
+/* A secret, not shown, asked for twice, into dst[size], which is wiped unless the result is LINE_OK. */
+enum line_result console_secret(const char *what, char *dst, size_t size);
+/* Ask for the word "yes" before something that cannot be taken back. 1 or 0. */
+int console_sure(const char *what);
+/* Another applet of this program in a process of its own, with the terminal as it was; ^C ends it. words[0] is its name; NULL ends them. */
+void console_run(int (*applet)(int argc, char **argv), const char *const words[]);
+
+/* ---- consolecare.c: choices of the menu that ask about no control file ---- */
+
+void console_live(void);   /* the status, again and again, until a key is pressed */
+void console_log(void);    /* the last lines that CONSOLE_LOG prints */
+void console_reboot(void); /* CONSOLE_REBOOT */
+
+#endif
+
+#endif
