@@ -554,6 +554,17 @@ _Static_assert(!SETTINGS || TOOLS, "SETTINGS needs TOOLS");
 #endif
 _Static_assert(!CONSOLE || SETTINGS, "CONSOLE needs SETTINGS");
 
+/* SELFTEST: `mailstile selftest`, and the same in the console: network, DNS, RADIUS, certificate, relays, and whether the door stands open. Default as
+ * CONSOLE, where there is RELAY, which it needs. 0 saves about 4 KiB. SELFTEST_DOMAIN: a domain that has mail hosts as long as there is an Internet; its MX
+ * records are asked for, and, where there is no smarthost, one of these hosts is called on port 25 and left after its greeting. */
+#ifndef SELFTEST
+#define SELFTEST (CONSOLE && RELAY)
+#endif
+#ifndef SELFTEST_DOMAIN
+#define SELFTEST_DOMAIN "gmail.com"
+#endif
+_Static_assert(!SELFTEST || (TOOLS && RELAY), "SELFTEST needs TOOLS and RELAY");
+
 /* CONSOLE_LOG, CONSOLE_REBOOT: commands of the console's menu, words with a space between them, no shell: the log, of which the last lines are shown,
  * as in "tail -n 20 /var/log/mail.log"; and a restart of the box. Defaults logread (BusyBox) and reboot. */
 #ifndef CONSOLE_LOG

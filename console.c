@@ -15,6 +15,7 @@
 #include "ctl.h"
 #include "ctlfile.h"
 #include "options.h"
+#include "selftest.h"
 #include "server.h"
 #include "settings.h"
 #include "str.h"
@@ -271,21 +272,41 @@ do_apply(void)
 	(void)apply_main(5, argv);
 }
 
+#if SELFTEST
+
+static void
+self_test(void)
+{
+	console_run(selftest_main, (const char *const[]){ "selftest", "-H", console.home, NULL });
+}
+
+#endif
+
 static enum line_result
 guided(void)
 {
 	enum line_result r = LINE_OK;
+	char answer[8];
 
 	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
 	for (size_t i = 0; i < sizeof questions / sizeof questions[0] && r != LINE_END; i++) {
 		r = ask(&questions[i]);
 	}
+#if SELFTEST
+	if (r != LINE_END) {
+		r = line_ask("\nTry all of this now, without applying it?\n(Return does; n does not)\n> ", answer,
+		    sizeof answer, 0);
+		if (r == LINE_OK && answer[0] != 'n') {
+			self_test();
+		}
+	}
+#endif
 	return r;
 }
 
 #define MENU \
 	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits, alerts\n" \
-	"6 show  7 check  8 status  l live status  g log  c make certificate  t test login\n" \
+	"6 show  7 check  8 status  l live status  g log  c certificate  s self-test  t test login\n" \
 	"q queue  u users  b reboot  9 apply  0 end\n> "
 
 static void
@@ -341,6 +362,11 @@ choose(char what)
 	case 'c':
 		console_run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, NULL });
 		break;
+#if SELFTEST
+	case 's':
+		self_test();
+		break;
+#endif
 	case 't':
 		try_login();
 		break;

@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import termios
 import time
@@ -18,7 +19,7 @@ import tools
 from test_settings import picture
 
 SECRET = "0123456789abcdef!secret"
-QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Login there", "Domains", "Limits", "Alert"]
+QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Login there", "Domains", "Limits", "Alert", "Try all of this"]
 MENU = "0 end"
 
 
@@ -108,6 +109,7 @@ def guided(c):
     out += c.answer("Limits", "day=500,rate=20\r")
     out += c.answer("Alert", "noc\r")
     out += c.answer("Alert", "noc@far.example\r")
+    out += c.answer("Try all of this", "n\r")
     return out
 
 
@@ -164,6 +166,7 @@ def test_line_noise(empty):
     c.answer("Domains", "\r")
     c.answer("Limits", "\r")
     c.answer("Alert", "\r")
+    c.answer("Try all of this", "n\r")
     c.answer(MENU, "junk\r")
     c.answer(MENU, "0\r")
     c.end()
@@ -243,7 +246,7 @@ def test_server_is_told(make_server):
 
 def test_not_a_terminal(empty):
     """A script may answer, too."""
-    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n\n\n0\n" % (SECRET, SECRET)
+    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n\n\nn\n0\n" % (SECRET, SECRET)
     p = empty.tool("console", check=False, input=text.encode())
     assert p.returncode == 0 and SECRET not in p.text
     assert tools.read(os.path.join(empty.control, "radius.conf")).decode() == "127.0.0.1 %s\n" % SECRET
@@ -357,3 +360,28 @@ def test_reboot(empty, scratch):
     c.answer(MENU, "0\r")
     c.end()
     assert os.path.exists(os.path.join(scratch, "down"))
+
+
+def test_self_test(make_server):
+    """From the menu, and at the end of the questions; ^C ends it, and not the menu."""
+    s = make_server()
+    c = Console(s)
+    c.answer(MENU, "s\r")
+    out = c.until(r"not well|all is well")
+    assert "door at port %d: strangers may not" % s.port["smtp"] in out and "signs, and knows the secret" in out
+    c.answer(MENU, "1\r")
+    for q in QUESTIONS[:-1]:
+        c.answer(q, "\r")
+    c.answer(QUESTIONS[-1], "\r")
+    c.until("door at port")
+    c.until(r"not well|all is well")
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen()
+        s.set(relay="on\n", smtproutes=":127.0.0.1:%d\n" % hole.getsockname()[1])
+        c.answer(MENU, "s\r")
+        c.until("ok  certificate")
+        c.send("\x03")
+        c.answer(MENU, "0\r")
+        assert "door" not in c.text
+    c.end()
