@@ -10,9 +10,11 @@
 
 #if SETTINGS
 
+#include "certlook.h"
 #include "control.h"
 #include "server.h"
 #include "str.h"
+#include "tlscheck.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +23,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TRY ".try"
@@ -144,7 +147,7 @@ judge_emit(struct diag *d, enum diag_level level, const char *file, int line, co
 	struct judge *j = (struct judge *)(void *)d;
 	size_t len = strlen(j->candidate);
 	const char *name = NULL;
-	char path[512];
+	char path[512], mem[1024];
 	int own;
 
 	if (file != NULL && strncmp(file, j->candidate, len) == 0) {
@@ -155,6 +158,10 @@ judge_emit(struct diag *d, enum diag_level level, const char *file, int line, co
 	if (level == DIAG_ERROR) {
 		j->own += own ? 1 : 0;
 		j->others += own ? 0 : 1;
+	}
+	name = strstr(text, j->candidate); /* of another file */
+	if (name != NULL) {
+		text = str_fmt(mem, sizeof mem, "%.*s%s/control/%s", (int)(name - text), text, j->home, name + len);
 	}
 	if (j->show > 1 ? level == DIAG_ERROR : j->show && own) {
 		diag_to_stdout(d, level, file, line, text);
@@ -169,6 +176,30 @@ judge_lines(struct diag *d, enum diag_level level, const char *file, int line, c
 	judge_emit(d, DIAG_ERROR, file, line, text);
 }
 
+#if SELFTEST
+
+/* A new certificate, as a client sees it. */
+static void
+judge_certificate(struct judge *j, const struct settings_home *h, const struct config *c)
+{
+	const enum diag_level level = h->strict ? DIAG_ERROR : DIAG_WARN;
+	const int error = certlook_judge(&c->chain, c->me, (int64_t)time(NULL), NULL, 0);
+	char path[600];
+
+	str_fmt(path, sizeof path, "%sservercert.pem", j->candidate);
+	if (error == BR_ERR_X509_BAD_SERVER_NAME) {
+		diag_put(
+		    &j->d, level, path, 0, "is for another name: expected one for %s, which control/me says", c->me);
+	} else if (error == BR_ERR_X509_EXPIRED) {
+		diag_put(&j->d, level, path, 0, "is not valid at this date");
+	} else if (error != BR_ERR_X509_NOT_TRUSTED && error != TLSCHECK_CLOCK) {
+		diag_put(
+		    &j->d, level, path, 0, "expected the certificate first, then that of who issued it, and so on");
+	}
+}
+
+#endif
+
 static void
 judge(struct judge *j, const struct settings_home *h, const struct edits *e, int show)
 {
@@ -180,6 +211,11 @@ judge(struct judge *j, const struct settings_home *h, const struct edits *e, int
 	str_fmt(j->candidate, sizeof j->candidate, "%s/control/", home);
 	c = config_load(home, &j->d);
 	if (c != NULL) {
+#if SELFTEST
+		if (c->chain.key_type != 0 && is_edited(e, "servercert.pem")) {
+			judge_certificate(j, h, c);
+		}
+#endif
 		j->d.emit = judge_lines;
 		check_all_lines(c, &j->d);
 		config_free(c);
@@ -530,6 +566,7 @@ settings_open(struct settings_home *h, const char *home)
 	char path[512];
 
 	h->home = home == NULL ? HOME_DIR : home;
+	h->strict = 0;
 	str_fmt(path, sizeof path, "%s/control", h->home);
 	h->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (h->dir == -1 || flock(h->dir, LOCK_EX) == -1 || recover(h->dir) == -1) {

@@ -203,12 +203,18 @@ ask(const struct question *q)
 		rc = b.full ? 100 : change(s, b.p, b.len);
 		explicit_bzero(mem, sizeof mem);
 		explicit_bzero(secret, sizeof secret);
-		print(STDOUT_FILENO, rc == 0 ? "Done.\n" : "Refused: nothing is changed.\n");
+		console_done(rc);
 	} while (rc == 100);
 	return LINE_OK;
 }
 
 /* ---- the menu ---- */
+
+void
+console_done(int rc)
+{
+	print(STDOUT_FILENO, rc == 0 ? "Done.\n" : "Refused: nothing is changed.\n");
+}
 
 int
 console_sure(const char *what)
@@ -306,7 +312,8 @@ guided(void)
 
 #define MENU \
 	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits, alerts\n" \
-	"6 show  7 check  8 status  l live status  g log  c certificate  s self-test  t test login\n" \
+	"6 show  7 check  8 status  l live status  g log  s self-test  t test login\n" \
+	"c make certificate  r request one  p paste one\n" \
 	"q queue  u users  b reboot  9 apply  0 end\n> "
 
 static void
@@ -367,6 +374,12 @@ choose(char what)
 		self_test();
 		break;
 #endif
+	case 'r':
+		console_request();
+		break;
+	case 'p':
+		console_certificate();
+		break;
 	case 't':
 		try_login();
 		break;

@@ -27,6 +27,17 @@ int console_sure(const char *what);
 /* Another applet of this program in a process of its own, with the terminal as it was; ^C ends it. words[0] is its name; NULL ends them. */
 void console_run(int (*applet)(int argc, char **argv), const char *const words[]);
 
+/* Say how a change went, by the status of settings_change(). */
+void console_done(int rc);
+
+/* ---- consolecert.c ---- */
+
+/* Lines up to one with just a dot, as text that is wiped and freed by console_wipe(). NULL: abandoned, empty or too long, which is told. */
+char *console_paste(size_t *len);
+void console_wipe(char *mem, size_t len);
+void console_request(void);     /* show a request for the key there is, or for a new one */
+void console_certificate(void); /* take a certificate */
+
 /* ---- consolecare.c: choices of the menu that ask about no control file ---- */
 
 void console_live(void);   /* the status, again and again, until a key is pressed */

@@ -35,7 +35,8 @@ const struct setting *setting_find(const char *key);
 /* A home whose control directory is open and locked: one change at a time. */
 struct settings_home {
 	const char *home;
-	int dir; /* home/control */
+	int dir;    /* home/control */
+	int strict; /* a certificate for another name or another time is refused, not only warned of */
 };
 
 /* Open and lock; what a change that was cut off has left is removed. 0, or -1, told on standard error. */
