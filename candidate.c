@@ -350,7 +350,7 @@ install_one(int dir, const struct settings_edit *e)
 	return fsync(dir);
 }
 
-/* Bring in what stands in .new, as often as it takes. 0 or -1. */
+/* Bring in what stands in .new, as often as it takes: KEY comes, .KEY goes. 0 or -1. */
 static int
 finish(int dir)
 {
@@ -365,7 +365,7 @@ finish(int dir)
 			if (renameat(dir, path, dir, key) == -1) {
 				return -1;
 			}
-		} else if (have(dir, str_fmt(path, sizeof path, NEW_CONTROL "/%s.none", key)) &&
+		} else if (have(dir, str_fmt(path, sizeof path, NEW_CONTROL "/.%s", key)) &&
 		    unlinkat(dir, key, 0) == -1 && errno != ENOENT) {
 			return -1;
 		}
@@ -386,7 +386,7 @@ install_all(int dir, const struct edits *e)
 
 	for (size_t i = 0; i < e->n; i++) {
 		if (e->v[i].text == NULL &&
-		    write_file(dir, str_fmt(path, sizeof path, TRY_CONTROL "/%s.none", e->v[i].s->key), "", 0) == -1) {
+		    write_file(dir, str_fmt(path, sizeof path, TRY_CONTROL "/.%s", e->v[i].s->key), "", 0) == -1) {
 			return -1;
 		}
 	}

@@ -565,6 +565,13 @@ _Static_assert(!CONSOLE || SETTINGS, "CONSOLE needs SETTINGS");
 #endif
 _Static_assert(!SELFTEST || (TOOLS && RELAY), "SELFTEST needs TOOLS and RELAY");
 
+/* CONSOLE_ROUNDS: of PBKDF2, for the passphrase of a backup and the console's password. Default 100000, range 1000-1000000: two seconds on a router of
+ * 2010. More is better against who has stolen one. */
+#ifndef CONSOLE_ROUNDS
+#define CONSOLE_ROUNDS 100000
+#endif
+_Static_assert(CONSOLE_ROUNDS >= 1000 && CONSOLE_ROUNDS <= 1000000, "CONSOLE_ROUNDS: 1000..1000000");
+
 /* CONSOLE_LOG, CONSOLE_REBOOT: commands of the console's menu, words with a space between them, no shell: the log, of which the last lines are shown,
  * as in "tail -n 20 /var/log/mail.log"; and a restart of the box. Defaults logread (BusyBox) and reboot. */
 #ifndef CONSOLE_LOG

@@ -22,6 +22,7 @@
 #include "users.h"
 
 #include <signal.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -226,15 +227,25 @@ console_sure(const char *what)
 }
 
 void
-console_run(int (*applet)(int argc, char **argv), const char *const words[])
+console_run(int (*applet)(int argc, char **argv), const char *name, unsigned with, const char *word, const char *value)
 {
-	char copy[5][ANSWER_MAX], *argv[6] = { NULL };
-	int argc = 0;
+	const char *words[8] = { name };
+	char *argv[8] = { NULL };
+	int argc = 1;
 	pid_t pid;
 
-	for (; argc < 5 && words[argc] != NULL; argc++) {
-		str_copy(copy[argc], sizeof copy[argc], words[argc]);
-		argv[argc] = copy[argc];
+	if ((with & WITH_HOME) != 0) {
+		words[argc++] = "-H";
+		words[argc++] = console.home;
+	}
+	if ((with & WITH_SOCKET) != 0) {
+		words[argc++] = "-S";
+		words[argc++] = console.socket;
+	}
+	words[argc] = word;
+	words[argc + (word != NULL)] = value;
+	for (argc = 0; words[argc] != NULL; argc++) {
+		argv[argc] = (char *)(uintptr_t)words[argc];
 	}
 	line_end();
 	signal(SIGINT, SIG_IGN);
@@ -257,36 +268,9 @@ try_login(void)
 	char user[AUTH_USER_MAX + 1];
 
 	if (line_ask("Login name: ", user, sizeof user, 0) == LINE_OK && user[0] != '\0' && user[0] != '-') {
-		console_run(check_main, (const char *const[]){ "check", "-H", console.home, "radius", user, NULL });
+		console_run(check_main, "check", WITH_HOME, "radius", user);
 	}
 }
-
-static void
-do_apply(void)
-{
-	char home[ANSWER_MAX], *argv[6] = { NULL };
-	static char apply[] = "apply", h[] = "-H", s[] = "-S";
-	char path[ANSWER_MAX];
-
-	str_copy(home, sizeof home, console.home);
-	str_copy(path, sizeof path, console.socket);
-	argv[0] = apply;
-	argv[1] = h;
-	argv[2] = home;
-	argv[3] = s;
-	argv[4] = path;
-	(void)apply_main(5, argv);
-}
-
-#if SELFTEST
-
-static void
-self_test(void)
-{
-	console_run(selftest_main, (const char *const[]){ "selftest", "-H", console.home, NULL });
-}
-
-#endif
 
 static enum line_result
 guided(void)
@@ -303,7 +287,7 @@ guided(void)
 		r = line_ask("\nTry all of this now, without applying it?\n(Return does; n does not)\n> ", answer,
 		    sizeof answer, 0);
 		if (r == LINE_OK && answer[0] != 'n') {
-			self_test();
+			console_run(selftest_main, "selftest", WITH_HOME, NULL, NULL);
 		}
 	}
 #endif
@@ -314,7 +298,7 @@ guided(void)
 	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits, alerts\n" \
 	"6 show  7 check  8 status  l live status  g log  s self-test  t test login\n" \
 	"c make certificate  r request one  p paste one\n" \
-	"q queue  u users  b reboot  9 apply  0 end\n> "
+	"q queue  u users  k backup  v restore  b reboot  9 apply  0 end\n> "
 
 static void
 ask_key(const char *key)
@@ -326,79 +310,106 @@ ask_key(const char *key)
 	}
 }
 
+/* A choice that is an applet. 1, or 0: it is none. */
+static int
+choose_applet(char what)
+{
+	int (*applet)(int argc, char **argv);
+	unsigned with = WITH_HOME;
+	const char *name;
+
+	switch (what) {
+	case '6':
+		applet = get_main, name = "get";
+		break;
+	case '7':
+		applet = check_main, name = "check";
+		break;
+	case '8':
+		applet = status_main, name = "status", with = WITH_SOCKET;
+		break;
+	case '9':
+		applet = apply_main, name = "apply", with = WITH_HOME | WITH_SOCKET;
+		break;
+	case 'c':
+		applet = keygen_main, name = "keygen";
+		break;
+	case 'q':
+		applet = queue_main, name = "queue", with = WITH_HOME | WITH_SOCKET;
+		break;
+#if SELFTEST
+	case 's':
+		applet = selftest_main, name = "selftest";
+		break;
+#endif
+#if ACCOUNTS
+	case 'u':
+		applet = users_main, name = "users";
+		break;
+#endif
+	default:
+		return 0;
+	}
+	console_run(applet, name, with, NULL, NULL);
+	return 1;
+}
+
 /* 0 = the end. */
 static int
 choose(char what)
 {
-	static const char *const keys[] = { "me", "radius.conf", "smtproutes", "rcpthosts" };
-
 	switch (what) {
+	case '0':
+		return 0;
 	case '1':
 		return guided() != LINE_END;
 	case '2':
+		ask_key("me");
+		break;
 	case '3':
+		ask_key("radius.conf");
+		break;
 	case '4':
+		ask_key("smtproutes");
+		ask_key("smtpauth");
+		break;
 	case '5':
-		ask_key(keys[what - '2']);
-		if (what == '4') {
-			ask_key("smtpauth");
-		}
-		break;
-	case '6':
-		console_run(get_main, (const char *const[]){ "get", "-H", console.home, NULL });
-		break;
-	case '7':
-		console_run(check_main, (const char *const[]){ "check", "-H", console.home, NULL });
-		break;
-	case '8':
-		console_run(status_main, (const char *const[]){ "status", "-S", console.socket, NULL });
+		ask_key("rcpthosts");
 		break;
 	case 'a':
 		ask_key("userlimits");
 		ask_key("alertto");
 		break;
-	case 'l':
-		console_live();
+	case 'b':
+		console_reboot();
 		break;
 	case 'g':
 		console_log();
 		break;
-	case 'b':
-		console_reboot();
+	case 'k':
+		console_backup();
 		break;
-	case 'c':
-		console_run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, NULL });
-		break;
-#if SELFTEST
-	case 's':
-		self_test();
-		break;
-#endif
-	case 'r':
-		console_request();
+	case 'l':
+		console_live();
 		break;
 	case 'p':
 		console_certificate();
 		break;
+	case 'r':
+		console_request();
+		break;
 	case 't':
 		try_login();
 		break;
-	case 'q':
-		console_run(
-		    queue_main, (const char *const[]){ "queue", "-H", console.home, "-S", console.socket, NULL });
+	case 'v':
+		if (console_restore()) {
+			(void)choose_applet('9');
+		}
 		break;
-#if ACCOUNTS
-	case 'u':
-		console_run(users_main, (const char *const[]){ "users", "-H", console.home, NULL });
-		break;
-#endif
-	case '9':
-		do_apply();
-		break;
-	case '0':
-		return 0;
 	default:
-		print(STDOUT_FILENO, "one of these, please\n");
+		if (!choose_applet(what)) {
+			print(STDOUT_FILENO, "one of these, please\n");
+		}
 	}
 	return 1;
 }

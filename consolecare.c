@@ -23,7 +23,7 @@ void
 console_live(void)
 {
 	do {
-		console_run(status_main, (const char *const[]){ "status", "-S", console.socket, NULL });
+		console_run(status_main, "status", WITH_SOCKET, NULL, NULL);
 		print(STDOUT_FILENO, "(any key stops)\n");
 	} while (!line_key(LIVE_MS));
 }

@@ -16,19 +16,16 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The longest block that is taken: what a file with a key may have, and a backup. */
-#define PASTE_MAX SECRET_FILE_MAX
-
 char *
 console_paste(size_t *len)
 {
-	char line[ANSWER_MAX], *mem = malloc(PASTE_MAX);
+	char line[ANSWER_MAX], *mem = malloc(CONSOLE_PASTE_MAX);
 	enum line_result r = mem == NULL ? LINE_ABANDONED : LINE_OK;
 	int too_long = 0;
 	struct buf b;
 
 	print(STDOUT_FILENO, "Paste it now; it is not shown. A line with just a dot ends it.\n");
-	buf_init(&b, mem, PASTE_MAX);
+	buf_init(&b, mem, CONSOLE_PASTE_MAX);
 	while (r == LINE_OK && (r = line_ask("", line, sizeof line, 1)) == LINE_OK && strcmp(line, ".") != 0) {
 		too_long |= strlen(line) + 1 == sizeof line;
 		buf_str(&b, line);
@@ -36,11 +33,12 @@ console_paste(size_t *len)
 	}
 	explicit_bzero(line, sizeof line);
 	*len = b.len;
-	if (r == LINE_OK && !too_long && !b.full && b.len > 0) {
+	buf_ch(&b, '\0');
+	if (r == LINE_OK && !too_long && !b.full && *len > 0) {
 		return mem;
 	}
 	if (r == LINE_OK) {
-		print(STDOUT_FILENO, b.len == 0 ? "Nothing came.\n" : "Refused: too long. Nothing is changed.\n");
+		print(STDOUT_FILENO, *len == 0 ? "Nothing came.\n" : "Refused: too long. Nothing is changed.\n");
 	}
 	console_wipe(mem, b.len);
 	return NULL;
@@ -63,7 +61,7 @@ console_request(void)
 
 	ctl_path(console.home, "request.pem", path, sizeof path);
 	(void)unlink(path);
-	console_run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, "-r", path, NULL });
+	console_run(keygen_main, "keygen", WITH_HOME, "-r", path);
 	n = file_read(path, text, sizeof text);
 	if (n > 0) {
 		(void)write_all(STDOUT_FILENO, text, (size_t)n);
@@ -87,8 +85,7 @@ console_certificate(void)
 	}
 	if (settings_open(&h, console.home) == 0) {
 		h.strict = 1;
-		rc = settings_change_all(
-		    &h, edit, memmem(edit[0].text, edit[0].len, "PRIVATE KEY-", 12) == NULL ? 1 : 2);
+		rc = settings_change_all(&h, edit, strstr(edit[0].text, "PRIVATE KEY-") == NULL ? 1 : 2);
 		settings_close(&h);
 	}
 	console_done(rc);

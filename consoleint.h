@@ -12,6 +12,7 @@
 #if CONSOLE
 
 #define ANSWER_MAX 512
+#define CONSOLE_PASTE_MAX 131072 /* the longest block that is taken */
 
 struct console {
 	const char *home, *socket;
@@ -24,15 +25,25 @@ extern struct console console;
 enum line_result console_secret(const char *what, char *dst, size_t size);
 /* Ask for the word "yes" before something that cannot be taken back. 1 or 0. */
 int console_sure(const char *what);
-/* Another applet of this program in a process of its own, with the terminal as it was; ^C ends it. words[0] is its name; NULL ends them. */
-void console_run(int (*applet)(int argc, char **argv), const char *const words[]);
-
+/*
+ * Another applet of this program in a process of its own, with the terminal as it was; ^C ends it. `with`: which options it gets; then one
+ * word, and another one, or NULL.
+ */
+#define WITH_HOME 1U
+#define WITH_SOCKET 2U
+void console_run(
+    int (*applet)(int argc, char **argv), const char *name, unsigned with, const char *word, const char *value);
 /* Say how a change went, by the status of settings_change(). */
 void console_done(int rc);
 
+/* ---- consolebackup.c ---- */
+
+void console_backup(void); /* show all settings as one block */
+int console_restore(void); /* take such a block. 1: there is something to apply */
+
 /* ---- consolecert.c ---- */
 
-/* Lines up to one with just a dot, as text that is wiped and freed by console_wipe(). NULL: abandoned, empty or too long, which is told. */
+/* Lines up to one with just a dot, as a string that is wiped and freed by console_wipe(). NULL: abandoned, empty or too long, which is told. */
 char *console_paste(size_t *len);
 void console_wipe(char *mem, size_t len);
 void console_request(void);     /* show a request for the key there is, or for a new one */

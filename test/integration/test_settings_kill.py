@@ -14,21 +14,21 @@ pytestmark = pytest.mark.release
 CALLS = ["openat,open", "fsync", "linkat", "renameat,renameat2", "unlinkat"]
 
 
-def killed_everywhere(home, argv, call, sets, more=(), **kw):
+def killed_everywhere(home, argv, call, sets, more=(), view=lambda p: p, follow=True, **kw):
     """
     `argv` with SIGKILL at each such call, from the same beginning. What `get` finds afterwards, and every run of ours before it reads, is one of
-    `sets` of files; what stays is the last of them. The number of kills.
+    `sets` of files, seen through `view`; what stays is the last of them. The number of kills. `follow`: those of children count, too.
     """
     keep = home.control + ".kept"
     shutil.copytree(home.control, keep, symlinks=True)
     for n in range(1, 400):
         shutil.rmtree(home.control)
         shutil.copytree(keep, home.control, symlinks=True)
-        p = subprocess.run(["strace", "-f", "-qq", "-o", "/dev/null", *more, "-e", "inject=%s:signal=KILL:when=%d" % (call, n), harness.BINARY, *argv],
+        p = subprocess.run(["strace", *["-f"] * follow, "-qq", "-o", "/dev/null", *more, "-e", "inject=%s:signal=KILL:when=%d" % (call, n), harness.BINARY, *argv],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False, **kw)
         assert configure(home, "get").returncode == 0
         shutil.rmtree(os.path.join(home.control, ".try"), ignore_errors=True)  # nobody looks into that one
-        now = picture(home.control)
+        now = view(picture(home.control))
         assert now in sets, (n, sorted(now))
         if p.returncode >= 0 and p.returncode != 137:
             break
