@@ -572,6 +572,12 @@ _Static_assert(!SELFTEST || (TOOLS && RELAY), "SELFTEST needs TOOLS and RELAY");
 #endif
 _Static_assert(CONSOLE_ROUNDS >= 1000 && CONSOLE_ROUNDS <= 1000000, "CONSOLE_ROUNDS: 1000..1000000");
 
+/* NETWORK_FILE: where the console writes the box's address, in KEY=VALUE lines that the init scripts read: MODE (dhcp or static), ADDRESS, GATEWAY, DNS; lines
+ * INTERFACE and HOSTNAME stay. Default empty: it does not ask. */
+#ifndef NETWORK_FILE
+#define NETWORK_FILE ""
+#endif
+
 /* CONSOLE_LOG, CONSOLE_REBOOT: commands of the console's menu, words with a space between them, no shell: the log, of which the last lines are shown,
  * as in "tail -n 20 /var/log/mail.log"; and a restart of the box. Defaults logread (BusyBox) and reboot. */
 #ifndef CONSOLE_LOG

@@ -26,7 +26,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#define NETWORK (sizeof NETWORK_FILE > 1)
 
 struct console console;
 
@@ -279,6 +282,12 @@ guided(void)
 	char answer[8];
 
 	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
+	if (time(NULL) < BUILD_EPOCH) {
+		console_time();
+	}
+	if (NETWORK) {
+		r = console_network();
+	}
 	for (size_t i = 0; i < sizeof questions / sizeof questions[0] && r != LINE_END; i++) {
 		r = ask(&questions[i]);
 	}
@@ -295,10 +304,12 @@ guided(void)
 }
 
 #define MENU \
-	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits, alerts\n" \
-	"6 show  7 check  8 status  l live status  g log  s self-test  t test login\n" \
-	"c make certificate  r request one  p paste one\n" \
-	"q queue  u users  k backup  v restore  b reboot  9 apply  0 end\n> "
+	"\nset  1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits\n" \
+	"see  6 settings  8 status  l live status  g log  q queue  u users\n" \
+	"try  7 check  s self-test  t login\n" \
+	"TLS  c make certificate  r request one  p paste one\n" \
+	"box  n address  d time  w password  k backup  v restore  b restart  z reset\n" \
+	"9 apply  0 end\n> "
 
 static void
 ask_key(const char *key)
@@ -383,6 +394,9 @@ choose(char what)
 	case 'b':
 		console_reboot();
 		break;
+	case 'd':
+		console_time();
+		break;
 	case 'g':
 		console_log();
 		break;
@@ -392,6 +406,11 @@ choose(char what)
 	case 'l':
 		console_live();
 		break;
+	case 'n':
+		if (NETWORK) {
+			(void)console_network();
+		}
+		break;
 	case 'p':
 		console_certificate();
 		break;
@@ -400,6 +419,12 @@ choose(char what)
 		break;
 	case 't':
 		try_login();
+		break;
+	case 'w':
+		console_password();
+		break;
+	case 'z':
+		console_reset();
 		break;
 	case 'v':
 		if (console_restore()) {
@@ -437,6 +462,10 @@ console_main(int argc, char **argv)
 		return 111;
 	}
 	print(STDOUT_FILENO, "mailstile %s\n", VERSION);
+	if (!console_unlock()) {
+		line_end();
+		return 1;
+	}
 	if (!is_set("me")) {
 		r = guided();
 	}

@@ -25,7 +25,7 @@
 
 #define BANNER "MAILSTILE BACKUP"
 #define VERSION_OCTET 1
-#define HEAD (1 + 4 + STRETCH_SALT)
+#define HEAD (1 + STRETCH_HEAD)
 #define TAG 16
 #define FILES_MAX 90000 /* as PEM, that is under CONSOLE_PASTE_MAX */
 #define WORD_MAX 128
@@ -36,20 +36,6 @@ struct block {
 	int full;
 };
 
-static uint32_t
-get32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void
-put32(uint8_t *p, uint32_t n)
-{
-	for (int i = 3; i >= 0; i--, n >>= 8) {
-		p[i] = (uint8_t)n;
-	}
-}
-
 /* Encrypt or decrypt the files, and make the tag. */
 static void
 crypt_block(struct block *b, const char *word, int encrypt, uint8_t tag[TAG])
@@ -59,7 +45,7 @@ crypt_block(struct block *b, const char *word, int encrypt, uint8_t tag[TAG])
 	uint8_t key[STRETCH_KEY];
 
 	br_ssl_engine_set_default_chapol(&eng);
-	stretch(key, word, b->mem + 5, get32(b->mem + 1));
+	stretch(key, word, b->mem + 1);
 	eng.ipoly(key, nonce, b->mem + HEAD, b->len - HEAD, b->mem, HEAD, tag, eng.ichacha, encrypt);
 	explicit_bzero(key, sizeof key);
 }
@@ -95,7 +81,7 @@ add_file(struct block *b, const char *key)
 	p[name] = n == -1 ? '-' : '+';
 	b->len += name + 1;
 	if (n != -1) {
-		put32(p + name + 1, (uint32_t)n);
+		stretch_put32(p + name + 1, (uint32_t)n);
 		b->len += 4 + (size_t)n;
 	}
 	return 0;
@@ -120,8 +106,7 @@ console_backup(void)
 		}
 	}
 	b->mem[0] = VERSION_OCTET;
-	put32(b->mem + 1, with ? CONSOLE_ROUNDS : 1);
-	random_bytes(b->mem + 5, STRETCH_SALT);
+	stretch_begin(b->mem + 1, with ? CONSOLE_ROUNDS : 1);
 	crypt_block(b, word, 1, b->mem + b->len);
 	explicit_bzero(word, sizeof word);
 	len = br_pem_encode(NULL, NULL, b->len + TAG, BANNER, BR_PEM_LINE64);
@@ -170,7 +155,7 @@ decode(struct block *b, const char *text, size_t len)
 			break;
 		case BR_PEM_END_OBJ:
 			return b->full || b->len < HEAD + TAG || b->mem[0] != VERSION_OCTET ||
-				get32(b->mem + 1) - 1 >= STRETCH_ROUNDS_MAX
+				stretch_get32(b->mem + 1) - 1 >= STRETCH_ROUNDS_MAX
 			    ? -1
 			    : 0;
 		case BR_PEM_ERROR:
@@ -199,10 +184,10 @@ to_edits(const struct block *b, struct settings_edit *edit)
 		*e = (struct settings_edit){ .s = &settings[i] };
 		p += name;
 		if (*p++ == '+') {
-			if (left < name + 5 || left - name - 5 < get32(p)) {
+			if (left < name + 5 || left - name - 5 < stretch_get32(p)) {
 				return -1;
 			}
-			e->len = get32(p);
+			e->len = stretch_get32(p);
 			e->text = (const char *)p + 4;
 			p += 4 + e->len;
 		}
@@ -226,7 +211,7 @@ open_block(struct block *b, struct settings_edit *edit)
 	}
 	if (decode(b, text, len) == -1) {
 		print(STDOUT_FILENO, "It is no backup.\n");
-	} else if (get32(b->mem + 1) == 1 || line_ask("Its passphrase: ", word, sizeof word, 1) == LINE_OK) {
+	} else if (stretch_get32(b->mem + 1) == 1 || line_ask("Its passphrase: ", word, sizeof word, 1) == LINE_OK) {
 		b->len -= TAG;
 		crypt_block(b, word, 0, tag);
 		if (!stretch_same(tag, b->mem + b->len, TAG)) {

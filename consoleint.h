@@ -41,6 +41,14 @@ void console_done(int rc);
 void console_backup(void); /* show all settings as one block */
 int console_restore(void); /* take such a block. 1: there is something to apply */
 
+/* ---- consolebox.c ---- */
+
+int console_unlock(void); /* ask for the password, if there is one. 1, or 0: whoever that is may not come in */
+void console_password(void);
+enum line_result console_network(void); /* ask for what NETWORK_FILE says */
+void console_time(void);
+void console_reset(void); /* remove all settings, after two questions */
+
 /* ---- consolecert.c ---- */
 
 /* Lines up to one with just a dot, as a string that is wiped and freed by console_wipe(). NULL: abandoned, empty or too long, which is told. */
