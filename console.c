@@ -279,7 +279,6 @@ static enum line_result
 guided(void)
 {
 	enum line_result r = LINE_OK;
-	char answer[8];
 
 	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
 	if (time(NULL) < BUILD_EPOCH) {
@@ -293,6 +292,8 @@ guided(void)
 	}
 #if SELFTEST
 	if (r != LINE_END) {
+		char answer[8];
+
 		r = line_ask("\nTry all of this now, without applying it?\n(Return does; n does not)\n> ", answer,
 		    sizeof answer, 0);
 		if (r == LINE_OK && answer[0] != 'n') {

@@ -22,6 +22,7 @@
 #define PASSWORD_FILE "consolepass" /* in control/: rounds, the highest octet first, salt and key */
 #define PASSWORD_OCTETS (4 + STRETCH_SALT + STRETCH_KEY)
 #define TRIES 3
+#define ADDRESSES_MAX 160 /* an answer about the network */
 
 /* Replace a file by this text, and flush. 0 or -1, which is told. */
 static int
@@ -164,7 +165,7 @@ ask_address(
 {
 	enum line_result r;
 
-	while ((r = line_ask(prompt, answer, ANSWER_MAX, 0)) == LINE_OK && !ok(b, answer)) {
+	while ((r = line_ask(prompt, answer, ADDRESSES_MAX, 0)) == LINE_OK && !ok(b, answer)) {
 		print(STDOUT_FILENO, "Refused: no such address, or not in this network.\n");
 	}
 	return r;
@@ -174,7 +175,7 @@ ask_address(
 static void
 keep_lines(struct buf *b)
 {
-	char text[2048], *rest = text, *line;
+	char text[1024], *rest = text, *line;
 	long n = file_read(NETWORK_FILE, text, sizeof text - 1);
 
 	text[n < 0 ? 0 : n] = '\0';
@@ -188,7 +189,7 @@ keep_lines(struct buf *b)
 enum line_result
 console_network(void)
 {
-	char host[ANSWER_MAX], gateway[ANSWER_MAX], dns[ANSWER_MAX], mem[4096];
+	char host[ADDRESSES_MAX], gateway[ADDRESSES_MAX], dns[ADDRESSES_MAX], mem[2048];
 	struct addr_block block;
 	enum line_result r;
 	struct buf b;
