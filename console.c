@@ -282,9 +282,9 @@ guided(void)
 
 	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
 	if (time(NULL) < BUILD_EPOCH) {
-		console_time();
+		r = console_time();
 	}
-	if (NETWORK) {
+	if (NETWORK && r != LINE_END) {
 		r = console_network();
 	}
 	for (size_t i = 0; i < sizeof questions / sizeof questions[0] && r != LINE_END; i++) {
@@ -396,7 +396,7 @@ choose(char what)
 		console_reboot();
 		break;
 	case 'd':
-		console_time();
+		(void)console_time();
 		break;
 	case 'g':
 		console_log();

@@ -255,14 +255,16 @@ parse_time(const char *s)
 	    : -1;
 }
 
-void
+enum line_result
 console_time(void)
 {
 	struct timespec t = { 0 };
 	char answer[32];
+	enum line_result r =
+	    line_ask("\nTime in UTC, as in 2026-11-27 04:05\n(Return leaves it)\n> ", answer, sizeof answer, 0);
 
-	if (line_ask("Time in UTC, as in 2026-11-27 04:05\n> ", answer, sizeof answer, 0) != LINE_OK) {
-		return;
+	if (r != LINE_OK || answer[0] == '\0') {
+		return r;
 	}
 	t.tv_sec = parse_time(answer);
 	if (t.tv_sec < BUILD_EPOCH) {
@@ -272,6 +274,7 @@ console_time(void)
 	} else {
 		console_done(0);
 	}
+	return r;
 }
 
 /* ---- a new beginning ---- */

@@ -46,7 +46,7 @@ int console_restore(void); /* take such a block. 1: there is something to apply 
 int console_unlock(void); /* ask for the password, if there is one. 1, or 0: whoever that is may not come in */
 void console_password(void);
 enum line_result console_network(void); /* ask for what NETWORK_FILE says */
-void console_time(void);
+enum line_result console_time(void);
 void console_reset(void); /* remove all settings, after two questions */
 
 /* ---- consolecert.c ---- */

@@ -118,9 +118,18 @@ def test_time(box, scratch):
         assert "Done." in out and seconds == calendar.timegm(time.strptime(text, "%Y-%m-%d %H:%M")), text
     for text in ("2027-02-29 00:00", "2100-02-29 00:00", "2027-04-31 00:00", "2027-13-01 00:00", "2027-00-10 00:00", "2027-01-00 00:00", "2027-01-32 00:00",
                  "2027-01-01 24:00", "2027-01-01 00:60", "2027-01-01", "2027-1-01 00:00", "2027/01/01 00:00", "2027-01-01T00:00", "1970-01-01 00:00",
-                 "2020-01-01 00:00", "0000-01-01 00:00", "-027-01-01 00:00", "soon", "", "9999-99-99 99:99"):
+                 "2020-01-01 00:00", "0000-01-01 00:00", "-027-01-01 00:00", "soon", "9999-99-99 99:99"):
         out, seconds = set_time(box, text, scratch)
         assert "Refused" in out and seconds is None, text
+
+
+def test_first_question_without_a_clock(box, future_binary):
+    """It is asked for before all else; Return and ^C leave it, ^D ends."""
+    box.set(me=None)
+    for typed, more in ((b"\n\x04", True), (b"\x03\x04", True), (b"\x04", False)):
+        text = tools.run(*box.house.argv([future_binary, "console", "-H", box.home]), check=False, env=harness.environment(), input=typed).text
+        assert "Time in UTC" in text and ("Address of this box" in text or "Full name" in text) == more, text
+    assert "Time in UTC" not in run(box, "\x03" * 9)
 
 
 # ---- address
