@@ -70,7 +70,7 @@ void
 certlook_leaf(const struct cert_chain *chain, char until[11], int *self)
 {
 	struct der all = { chain->cert[0].data, chain->cert[0].data_len }, tbs, issuer, validity, subject, date;
-	const char *century = "";
+	size_t at = 0;
 	int tag;
 
 	tbs = next(&all, &tag);
@@ -83,20 +83,20 @@ certlook_leaf(const struct cert_chain *chain, char until[11], int *self)
 	issuer = next(&tbs, &tag);
 	validity = next(&tbs, &tag);
 	subject = next(&tbs, &tag);
-	*self = issuer.len == subject.len && memcmp(issuer.p, subject.p, issuer.len) == 0;
+	*self = issuer.len > 0 && issuer.len == subject.len && memcmp(issuer.p, subject.p, issuer.len) == 0;
 	(void)next(&validity, &tag);
 	date = next(&validity, &tag);
 	if (tag == 0x17 && date.len > 6) {
-		century = date.p[0] < '5' ? "20" : "19";
+		memcpy(until, date.p[0] < '5' ? "20" : "19", 2);
+		at = 2;
 	}
 	if ((tag != 0x17 && tag != 0x18) || date.len < 8) {
 		until[0] = '?';
 		until[1] = '\0';
 		return;
 	}
-	memcpy(until, century, 2);
-	for (size_t i = century[0] == '\0' ? 0 : 2, k = 0; i < 10; i++) {
-		until[i] = i == 4 || i == 7 ? '-' : (char)date.p[k++];
+	for (size_t k = 0; at < 10; at++) {
+		until[at] = at == 4 || at == 7 ? '-' : (char)date.p[k++];
 	}
 	until[10] = '\0';
 }

@@ -359,7 +359,10 @@ run(const char *what, int (*test)(struct config *c, unsigned i), unsigned i, enu
 		status = -1;
 	}
 	if (!WIFEXITED(status)) {
-		say(0, what, "not done after 10 seconds: too slow, or nobody is there");
+		say(0, what,
+		    WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM
+			? "not done after 10 seconds: too slow, or nobody is there"
+			: "the test itself has failed; is there enough memory?");
 		return 1;
 	}
 	return WEXITSTATUS(status) != 0;

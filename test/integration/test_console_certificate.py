@@ -90,7 +90,7 @@ def test_what_is_refused(box, scratch):
     before = picture(box.box.control)
     for pasted, why in ((other, "another name"), (text(foreign), "error: "), (text(old, old_key), "not valid at this date"), ("garbage\n" * 50, "error: "),
                         (good[:len(good) // 2], "error: "), (good.replace("M", "N", 20), "error: "), (good + text(stranger), "that of who issued it"),
-                        (text(stranger, foreign_key), "error: "), ("y" * 3000 + "\n" + good, "too long"), (good + ("z" * 70 + "\n") * 1000, "too long"),
+                        (text(stranger, foreign_key), "error: "), ("y" * 3000 + "\n" + good, "too long"), (good + ("z" * 70 + "\n") * 2000, "too long"),
                         ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "error: ")):
         out = paste(box, pasted)
         assert why in out and "Refused" in out and "Done." not in out, (why, out)
