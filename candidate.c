@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * A change of one control file. control/.try/control is the candidate: the new file, and links to all others; the server's own code reads it
- * as a home of its own. What was read there is what rename() brings in, so a cut at any point leaves the old file or the new one.
+ * A change of control files. control/.try/control is the candidate: the new files, and links to all others; the server's own code reads it
+ * as a home of its own. What was read there is what rename() brings in, so a cut at any point leaves the old file or the new one. Of several
+ * files the candidate itself is renamed first, to .new: from then on they all are as good as there, and whoever comes next finishes it. The
+ * marks .settle and .back do the same for the ends of `apply`. No mark is made while another one is there.
  */
 #include "settings.h"
 
 #if SETTINGS
 
+#include "certlook.h"
 #include "control.h"
 #include "server.h"
 #include "str.h"
+#include "tlscheck.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,10 +23,15 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TRY ".try"
 #define TRY_CONTROL ".try/control"
+#define NEW ".new"
+#define NEW_CONTROL ".new/control"
+#define SETTLE ".settle"
+#define BACK ".back"
 #define NAME_LEN 96 /* of our own names; a file in control/ with a longer one is none of ours */
 
 /* ---- the candidate ---- */
@@ -34,11 +43,11 @@ tell(const char *what)
 	return -1;
 }
 
-/* Remove the candidate, and whatever else a run that was cut off has left of one. */
+/* Remove the candidate, and whatever else a run that was cut off has left of one; `outer`/control is `inner`. */
 static void
-drop(int dir)
+drop(int dir, const char *outer, const char *inner)
 {
-	int fd = openat(dir, TRY_CONTROL, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = openat(dir, inner, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *d = fd == -1 ? NULL : fdopendir(fd);
 	struct dirent *e;
 
@@ -52,13 +61,38 @@ drop(int dir)
 	} else if (fd != -1) {
 		close(fd);
 	}
-	(void)unlinkat(dir, TRY_CONTROL, AT_REMOVEDIR);
-	(void)unlinkat(dir, TRY, AT_REMOVEDIR);
+	(void)unlinkat(dir, inner, AT_REMOVEDIR);
+	(void)unlinkat(dir, outer, AT_REMOVEDIR);
 }
 
-/* Links to all files but `but` and, when `force`, those that decide whether mail is carried on from here. */
+/* What is changed together. */
+struct edits {
+	const struct settings_edit *v;
+	size_t n;
+	int relay; /* there are files of delivery among them */
+};
+
 static int
-link_others(int dir, int try, const char *but, int force)
+is_edited(const struct edits *e, const char *name)
+{
+	for (size_t i = 0; i < e->n; i++) {
+		if (strcmp(e->v[i].s->key, name) == 0) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/* These decide whether mail is carried on from here. */
+static int
+is_switch(const char *name)
+{
+	return strcmp(name, "relay") == 0 || strcmp(name, "spool") == 0;
+}
+
+/* Links to all files but the new ones (NULL: to all) and, when `force`, the switches. */
+static int
+link_others(int dir, int try, const struct edits *but, int force)
 {
 	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd == -1 ? NULL : fdopendir(fd);
@@ -70,8 +104,8 @@ link_others(int dir, int try, const char *but, int force)
 		return -1;
 	}
 	while (rc == 0 && (e = readdir(d)) != NULL) {
-		if (e->d_name[0] == '.' || strlen(e->d_name) > NAME_LEN || strcmp(e->d_name, but) == 0 ||
-		    (force && (strcmp(e->d_name, "relay") == 0 || strcmp(e->d_name, "spool") == 0))) {
+		if (e->d_name[0] == '.' || strlen(e->d_name) > NAME_LEN || (but != NULL && is_edited(but, e->d_name)) ||
+		    (force && is_switch(e->d_name))) {
 			continue;
 		}
 		str_fmt(target, sizeof target, "../../%s", e->d_name);
@@ -81,18 +115,19 @@ link_others(int dir, int try, const char *but, int force)
 	return rc;
 }
 
+/* A file of its owner's alone, not yet flushed. 0 or -1. */
 static int
 write_file(int dir, const char *name, const char *text, size_t len)
 {
 	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
-	if (fd == -1 || write_all(fd, text, len) == -1) {
-		if (fd != -1) {
-			close(fd);
-		}
+	int rc;
+
+	if (fd == -1) {
 		return -1;
 	}
-	return fd;
+	rc = write_all(fd, text, len);
+	return close(fd) == -1 ? -1 : rc;
 }
 
 /* ---- what the server would say of it ---- */
@@ -101,9 +136,9 @@ struct judge {
 	struct diag d; /* first: what the loaders know of us */
 	const char *home;
 	char candidate[512]; /* home/control/.try/control/ */
-	const char *key;
+	const struct edits *edits;
 	int show;
-	unsigned own, others; /* errors of the file, of all else */
+	unsigned own, others; /* errors of these files, of all else */
 };
 
 static void
@@ -112,17 +147,21 @@ judge_emit(struct diag *d, enum diag_level level, const char *file, int line, co
 	struct judge *j = (struct judge *)(void *)d;
 	size_t len = strlen(j->candidate);
 	const char *name = NULL;
-	char path[512];
+	char path[512], mem[1024];
 	int own;
 
 	if (file != NULL && strncmp(file, j->candidate, len) == 0) {
 		name = file + len;
 		file = str_fmt(path, sizeof path, "%s/control/%s", j->home, name);
 	}
-	own = name != NULL && strcmp(name, j->key) == 0;
+	own = name != NULL && is_edited(j->edits, name);
 	if (level == DIAG_ERROR) {
 		j->own += own ? 1 : 0;
 		j->others += own ? 0 : 1;
+	}
+	name = strstr(text, j->candidate); /* of another file */
+	if (name != NULL) {
+		text = str_fmt(mem, sizeof mem, "%.*s%s/control/%s", (int)(name - text), text, j->home, name + len);
 	}
 	if (j->show > 1 ? level == DIAG_ERROR : j->show && own) {
 		diag_to_stdout(d, level, file, line, text);
@@ -137,57 +176,86 @@ judge_lines(struct diag *d, enum diag_level level, const char *file, int line, c
 	judge_emit(d, DIAG_ERROR, file, line, text);
 }
 
+#if SELFTEST
+
+/* A new certificate, as a client sees it. */
 static void
-judge(struct judge *j, const struct settings_home *h, const struct setting *s, int show)
+judge_certificate(struct judge *j, const struct settings_home *h, const struct config *c)
+{
+	const enum diag_level level = h->strict ? DIAG_ERROR : DIAG_WARN;
+	const int error = certlook_judge(&c->chain, c->me, (int64_t)time(NULL), NULL, 0);
+	char path[600];
+
+	str_fmt(path, sizeof path, "%sservercert.pem", j->candidate);
+	if (error == BR_ERR_X509_BAD_SERVER_NAME) {
+		diag_put(
+		    &j->d, level, path, 0, "is for another name: expected one for %s, which control/me says", c->me);
+	} else if (error == BR_ERR_X509_EXPIRED) {
+		diag_put(&j->d, level, path, 0, "is not valid at this date");
+	} else if (error != BR_ERR_X509_NOT_TRUSTED && error != TLSCHECK_CLOCK) {
+		diag_put(
+		    &j->d, level, path, 0, "expected the certificate first, then that of who issued it, and so on");
+	}
+}
+
+#endif
+
+static void
+judge(struct judge *j, const struct settings_home *h, const struct edits *e, int show)
 {
 	char home[512];
 	struct config *c;
 
-	*j = (struct judge){ .d = { .emit = judge_emit }, .home = h->home, .key = s->key, .show = show };
+	*j = (struct judge){ .d = { .emit = judge_emit }, .home = h->home, .edits = e, .show = show };
 	str_fmt(home, sizeof home, "%s/control/" TRY, h->home);
 	str_fmt(j->candidate, sizeof j->candidate, "%s/control/", home);
 	c = config_load(home, &j->d);
 	if (c != NULL) {
+#if SELFTEST
+		if (c->chain.key_type != 0 && is_edited(e, "servercert.pem")) {
+			judge_certificate(j, h, c);
+		}
+#endif
 		j->d.emit = judge_lines;
 		check_all_lines(c, &j->d);
 		config_free(c);
 	}
 }
 
-/* Build a candidate with `text` (NULL: without the file; s->key of the present set when `now`) and judge it. 0 or -1. */
+/* Write the new files. 0 or -1. */
 static int
-try_out(const struct settings_home *h, const struct setting *s, const char *text, size_t len, int now, int force,
-    struct judge *j, int show)
+write_edits(int try, const struct edits *e, int force)
 {
-	int try, fd, rc = -1;
+	int rc = force ? write_file(try, "relay", "on\n", 3) : 0;
 
-	drop(h->dir);
+	for (size_t i = 0; i < e->n && rc == 0; i++) {
+		if (e->v[i].text != NULL && !(force && is_switch(e->v[i].s->key))) {
+			rc = write_file(try, e->v[i].s->key, e->v[i].text, e->v[i].len);
+		}
+	}
+	return rc;
+}
+
+/* Build a candidate, of the present set when `now`, and judge it unless j is NULL. 0 or -1. */
+static int
+try_out(const struct settings_home *h, const struct edits *e, int now, int force, struct judge *j)
+{
+	const struct edits none = { .n = 0 };
+	int try, rc = -1;
+
+	drop(h->dir, TRY, TRY_CONTROL);
 	if (mkdirat(h->dir, TRY, 0700) == -1 || mkdirat(h->dir, TRY_CONTROL, 0700) == -1) {
 		return tell("control/" TRY);
 	}
 	try = openat(h->dir, TRY_CONTROL, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (try == -1 || link_others(h->dir, try, now ? "" : s->key, force) == -1) {
-		goto out;
-	}
-	if (force) {
-		fd = strcmp(s->key, "relay") == 0 ? -2 : write_file(try, "relay", "on\n", 3);
-		if (fd == -1) {
-			goto out;
-		}
-		close(fd);
-	}
-	if (text != NULL && !now) {
-		fd = write_file(try, s->key, text, len);
-		if (fd == -1) {
-			goto out;
-		}
-		close(fd);
-	}
-	judge(j, h, s, show);
-	rc = 0;
-out:
-	if (rc == -1) {
+	if (try == -1 || link_others(h->dir, try, now ? NULL : e, force) == -1 ||
+	    write_edits(try, now ? &none : e, force) == -1) {
 		tell("control/" TRY);
+	} else {
+		rc = 0;
+		if (j != NULL) {
+			judge(j, h, e, 0);
+		}
 	}
 	if (try != -1) {
 		close(try);
@@ -197,21 +265,20 @@ out:
 
 /* 0 the new set has no fault that the present one has not; 100 it has, and which was told; 111. */
 static int
-acceptable(const struct settings_home *h, const struct setting *s, const char *text, size_t len)
+acceptable(const struct settings_home *h, const struct edits *e)
 {
 	struct judge before, after;
 
-	for (int force = s->relay; force >= 0; force--) {
-		if (try_out(h, s, NULL, 0, 1, force, &before, 0) == -1 ||
-		    try_out(h, s, text, len, 0, force, &after, 0) == -1) {
+	for (int force = e->relay; force >= 0; force--) {
+		if (try_out(h, e, 1, force, &before) == -1 || try_out(h, e, 0, force, &after) == -1) {
 			return 111;
 		}
 		if (after.own > 0 || after.others > before.others) {
-			judge(&after, h, s, after.own > 0 ? 1 : 2);
+			judge(&after, h, e, after.own > 0 ? 1 : 2);
 			return 100;
 		}
 	}
-	judge(&after, h, s, 1); /* warnings */
+	judge(&after, h, e, 1); /* warnings */
 	return 0;
 }
 
@@ -236,7 +303,6 @@ static int
 keep(int dir, const char *key)
 {
 	char old[NAME_LEN], none[NAME_LEN];
-	int fd;
 
 	if (have(dir, with(old, key, ".old")) || have(dir, with(none, key, ".none"))) {
 		return 0;
@@ -244,8 +310,7 @@ keep(int dir, const char *key)
 	if (have(dir, key)) {
 		return linkat(dir, key, dir, old, 0);
 	}
-	fd = write_file(dir, none, "", 0);
-	return fd == -1 ? -1 : close(fd);
+	return write_file(dir, none, "", 0);
 }
 
 /* Owner and mode as the file had them; a new one is its owner's alone when it holds a secret. */
@@ -271,60 +336,152 @@ dress(int dir, const struct setting *s)
 	return close(fd) == -1 ? -1 : rc;
 }
 
+/* One file: a rename is all there is to it. 0 or -1. */
 static int
-install(const struct settings_home *h, const struct setting *s, int gone)
+install_one(int dir, const struct settings_edit *e)
 {
 	char path[NAME_LEN];
 
-	if ((!gone && dress(h->dir, s) == -1) || keep(h->dir, s->key) == -1 || fsync(h->dir) == -1) {
+	if (e->text == NULL
+		? unlinkat(dir, e->s->key, 0) == -1 && errno != ENOENT
+		: renameat(dir, str_fmt(path, sizeof path, TRY_CONTROL "/%s", e->s->key), dir, e->s->key) == -1) {
 		return -1;
 	}
-	if (gone ? unlinkat(h->dir, s->key, 0) == -1 && errno != ENOENT
-		 : renameat(h->dir, str_fmt(path, sizeof path, TRY_CONTROL "/%s", s->key), h->dir, s->key) == -1) {
+	return fsync(dir);
+}
+
+/* Bring in what stands in .new, as often as it takes: KEY comes, .KEY goes. 0 or -1. */
+static int
+finish(int dir)
+{
+	char path[NAME_LEN];
+	struct stat st;
+
+	for (size_t i = 0; i < settings_n; i++) {
+		const char *key = settings[i].key;
+
+		if (fstatat(dir, str_fmt(path, sizeof path, NEW_CONTROL "/%s", key), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    S_ISREG(st.st_mode)) {
+			if (renameat(dir, path, dir, key) == -1) {
+				return -1;
+			}
+		} else if (have(dir, str_fmt(path, sizeof path, NEW_CONTROL "/.%s", key)) &&
+		    unlinkat(dir, key, 0) == -1 && errno != ENOENT) {
+			return -1;
+		}
+	}
+	if (fsync(dir) == -1) {
 		return -1;
 	}
-	return fsync(h->dir);
+	drop(dir, NEW, NEW_CONTROL);
+	return have(dir, NEW) ? -1 : 0;
+}
+
+/* Several files. 0 or -1. */
+static int
+install_all(int dir, const struct edits *e)
+{
+	char path[NAME_LEN];
+	int fd, rc;
+
+	for (size_t i = 0; i < e->n; i++) {
+		if (e->v[i].text == NULL &&
+		    write_file(dir, str_fmt(path, sizeof path, TRY_CONTROL "/.%s", e->v[i].s->key), "", 0) == -1) {
+			return -1;
+		}
+	}
+	fd = openat(dir, TRY_CONTROL, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd == -1) {
+		return -1;
+	}
+	rc = fsync(fd);
+	close(fd);
+	if (rc == -1 || renameat(dir, TRY, dir, NEW) == -1 || fsync(dir) == -1) {
+		return -1;
+	}
+	return finish(dir);
+}
+
+static int
+install(int dir, const struct edits *e)
+{
+	for (size_t i = 0; i < e->n; i++) {
+		if ((e->v[i].text != NULL && dress(dir, e->v[i].s) == -1) || keep(dir, e->v[i].s->key) == -1) {
+			return -1;
+		}
+	}
+	return fsync(dir) == -1 ? -1 : e->n == 1 ? install_one(dir, e->v) : install_all(dir, e);
+}
+
+static int
+change_all(const struct settings_home *h, const struct settings_edit *edit, size_t n, int checked)
+{
+	struct edits e = { edit, n, 0 };
+	struct stat st;
+	int rc;
+
+	for (size_t i = 0; i < n; i++) {
+		e.relay |= edit[i].s->relay;
+		if (fstatat(h->dir, edit[i].s->key, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode)) {
+			print(STDERR_FILENO, "mailstile: control/%s is no plain file: change what it points to\n",
+			    edit[i].s->key);
+			return 100;
+		}
+	}
+	rc = checked ? acceptable(h, &e) : try_out(h, &e, 0, 0, NULL) == -1 ? 111 : 0;
+	if (rc == 0 && install(h->dir, &e) == -1) {
+		tell(edit[0].s->key);
+		rc = 111;
+	}
+	drop(h->dir, TRY, TRY_CONTROL);
+	return rc;
+}
+
+int
+settings_change_all(const struct settings_home *h, const struct settings_edit *edit, size_t n)
+{
+	return change_all(h, edit, n, 1);
+}
+
+int
+settings_force(const struct settings_home *h, const struct settings_edit *edit, size_t n)
+{
+	return change_all(h, edit, n, 0);
 }
 
 int
 settings_change(const struct settings_home *h, const struct setting *s, const char *text, size_t len)
 {
-	struct stat st;
-	int rc;
+	const struct settings_edit e = { s, text, len };
 
-	if (fstatat(h->dir, s->key, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode)) {
-		print(STDERR_FILENO, "mailstile: control/%s is no plain file: change what it points to\n", s->key);
-		return 100;
-	}
-	rc = acceptable(h, s, text, len);
-	if (rc == 0 && install(h, s, text == NULL) == -1) {
-		tell(s->key);
-		rc = 111;
-	}
-	drop(h->dir);
-	return rc;
+	return change_all(h, &e, 1, 1);
 }
 
-int
-settings_settle(const struct settings_home *h)
+/* ---- the kept set ---- */
+
+static int
+settle(int dir)
 {
 	char from[NAME_LEN], to[NAME_LEN];
 
 	for (size_t i = 0; i < settings_n; i++) {
-		if (renameat(h->dir, with(from, settings[i].key, ".old"), h->dir, with(to, settings[i].key, ".last")) ==
-			-1 &&
-		    errno != ENOENT) {
+		const char *key = settings[i].key;
+
+		/* Where both names are one file's, rename() does nothing, and the name stays. */
+		if (have(dir, with(from, key, ".old")) &&
+		    (renameat(dir, from, dir, with(to, key, ".last")) == -1 ||
+			(unlinkat(dir, from, 0) == -1 && errno != ENOENT))) {
 			return -1;
 		}
-		if (unlinkat(h->dir, with(from, settings[i].key, ".none"), 0) == -1 && errno != ENOENT) {
+		if (unlinkat(dir, with(from, key, ".none"), 0) == -1 && errno != ENOENT) {
 			return -1;
 		}
 	}
-	return fsync(h->dir);
+	return 0;
 }
 
-int
-settings_restore(const struct settings_home *h)
+static int
+restore(int dir)
 {
 	char name[NAME_LEN];
 	int n = 0;
@@ -332,21 +489,75 @@ settings_restore(const struct settings_home *h)
 	for (size_t i = 0; i < settings_n; i++) {
 		const char *key = settings[i].key;
 
-		if (have(h->dir, with(name, key, ".old"))) {
-			/* When both are one file still, rename() does nothing, and the name stays. */
-			if (renameat(h->dir, name, h->dir, key) == -1 ||
-			    (unlinkat(h->dir, name, 0) == -1 && errno != ENOENT)) {
+		if (have(dir, with(name, key, ".old"))) {
+			if (renameat(dir, name, dir, key) == -1 || (unlinkat(dir, name, 0) == -1 && errno != ENOENT)) {
 				return -1;
 			}
 			n++;
-		} else if (have(h->dir, with(name, key, ".none"))) {
-			if ((unlinkat(h->dir, key, 0) == -1 && errno != ENOENT) || unlinkat(h->dir, name, 0) == -1) {
+		} else if (have(dir, with(name, key, ".none"))) {
+			if ((unlinkat(dir, key, 0) == -1 && errno != ENOENT) || unlinkat(dir, name, 0) == -1) {
 				return -1;
 			}
 			n++;
 		}
 	}
-	return fsync(h->dir) == -1 ? -1 : n;
+	return n;
+}
+
+/* A step about many files, under its mark. What `step` returns, or -1. */
+static int
+marked(int dir, const char *mark, int (*step)(int dir))
+{
+	int n;
+
+	if ((!have(dir, mark) && write_file(dir, mark, "", 0) == -1) || fsync(dir) == -1) {
+		return -1;
+	}
+	n = step(dir);
+	if (n == -1 || fsync(dir) == -1 || unlinkat(dir, mark, 0) == -1 || fsync(dir) == -1) {
+		return -1;
+	}
+	return n;
+}
+
+int
+settings_settle(const struct settings_home *h)
+{
+	return marked(h->dir, SETTLE, settle);
+}
+
+int
+settings_restore(const struct settings_home *h)
+{
+	return marked(h->dir, BACK, restore);
+}
+
+static int
+recover(int dir)
+{
+	return (have(dir, NEW) && finish(dir) == -1) || (have(dir, SETTLE) && marked(dir, SETTLE, settle) == -1) ||
+		(have(dir, BACK) && marked(dir, BACK, restore) == -1)
+	    ? -1
+	    : 0;
+}
+
+int
+settings_recover(const char *home, struct diag *d)
+{
+	char path[512];
+	int rc = 0, dir = open(str_fmt(path, sizeof path, "%s/control", home), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir == -1) {
+		return 0; /* whoever reads will say so */
+	}
+	if ((have(dir, NEW) || have(dir, SETTLE) || have(dir, BACK)) &&
+	    (flock(dir, LOCK_EX) == -1 || recover(dir) == -1)) {
+		diag_put(d, DIAG_ERROR, path, 0, "a change was cut off, and cannot be brought to its end: %s",
+		    strerror(errno));
+		rc = -1;
+	}
+	close(dir);
+	return rc;
 }
 
 int
@@ -355,14 +566,15 @@ settings_open(struct settings_home *h, const char *home)
 	char path[512];
 
 	h->home = home == NULL ? HOME_DIR : home;
+	h->strict = 0;
 	str_fmt(path, sizeof path, "%s/control", h->home);
 	h->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (h->dir == -1 || flock(h->dir, LOCK_EX) == -1) {
+	if (h->dir == -1 || flock(h->dir, LOCK_EX) == -1 || recover(h->dir) == -1) {
 		tell(path[0] == '\0' ? "home" : path);
 		settings_close(h);
 		return -1;
 	}
-	drop(h->dir);
+	drop(h->dir, TRY, TRY_CONTROL);
 	return 0;
 }
 

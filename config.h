@@ -581,6 +581,39 @@ _Static_assert(!SETTINGS || TOOLS, "SETTINGS needs TOOLS");
 #endif
 _Static_assert(!CONSOLE || SETTINGS, "CONSOLE needs SETTINGS");
 
+/* SELFTEST: `mailstile selftest`, and the same in the console: network, DNS, RADIUS, certificate, relays, and whether the door stands open. Default as
+ * CONSOLE, where there is RELAY, which it needs. 0 saves about 4 KiB. SELFTEST_DOMAIN: a domain that has mail hosts as long as there is an Internet; its MX
+ * records are asked for, and, where there is no smarthost, one of these hosts is called on port 25 and left after its greeting. */
+#ifndef SELFTEST
+#define SELFTEST (CONSOLE && RELAY)
+#endif
+#ifndef SELFTEST_DOMAIN
+#define SELFTEST_DOMAIN "gmail.com"
+#endif
+_Static_assert(!SELFTEST || (TOOLS && RELAY), "SELFTEST needs TOOLS and RELAY");
+
+/* CONSOLE_ROUNDS: of PBKDF2, for the passphrase of a backup and the console's password. Default 100000, range 1000-1000000: two seconds on a router of
+ * 2010. More is better against who has stolen one. */
+#ifndef CONSOLE_ROUNDS
+#define CONSOLE_ROUNDS 100000
+#endif
+_Static_assert(CONSOLE_ROUNDS >= 1000 && CONSOLE_ROUNDS <= 1000000, "CONSOLE_ROUNDS: 1000..1000000");
+
+/* NETWORK_FILE: where the console writes the box's address, in KEY=VALUE lines that the init scripts read: MODE (dhcp or static), ADDRESS, GATEWAY, DNS; lines
+ * INTERFACE and HOSTNAME stay. Default empty: it does not ask. */
+#ifndef NETWORK_FILE
+#define NETWORK_FILE ""
+#endif
+
+/* CONSOLE_LOG, CONSOLE_REBOOT: commands of the console's menu, words with a space between them, no shell: the log, of which the last lines are shown,
+ * as in "tail -n 20 /var/log/mail.log"; and a restart of the box. Defaults logread (BusyBox) and reboot. */
+#ifndef CONSOLE_LOG
+#define CONSOLE_LOG "logread"
+#endif
+#ifndef CONSOLE_REBOOT
+#define CONSOLE_REBOOT "reboot"
+#endif
+
 /* DELAY_NOTICE: senders can be told that a message is late, where control/delaynotice asks for it. Default 1. 0 saves about 2 KiB. */
 #ifndef DELAY_NOTICE
 #define DELAY_NOTICE 1

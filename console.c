@@ -11,25 +11,27 @@
 #if CONSOLE
 
 #include "cert.h"
+#include "consoleint.h"
 #include "ctl.h"
 #include "ctlfile.h"
-#include "lineedit.h"
 #include "options.h"
+#include "selftest.h"
 #include "server.h"
 #include "settings.h"
 #include "str.h"
 #include "users.h"
 
+#include <signal.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#define ANSWER_MAX 512
+#define NETWORK (sizeof NETWORK_FILE > 1)
 
-static struct console {
-	const char *home, *socket;
-} console;
+struct console console;
 
 /* Change one key. 0, or the status of settings_change(). */
 static int
@@ -71,9 +73,8 @@ words_to_lines(const char *answer, struct buf *b)
 
 /* ---- questions ---- */
 
-/* The secret of a RADIUS server, twice. */
-static enum line_result
-ask_secret(const char *what, char *dst, size_t size)
+enum line_result
+console_secret(const char *what, char *dst, size_t size)
 {
 	char again[ANSWER_MAX];
 	enum line_result r;
@@ -196,7 +197,7 @@ ask(const struct question *q)
 			return r;
 		}
 		if (q->secret != NULL) {
-			r = ask_secret(q->secret, secret, sizeof secret);
+			r = console_secret(q->secret, secret, sizeof secret);
 			if (r != LINE_OK) {
 				return r;
 			}
@@ -206,33 +207,60 @@ ask(const struct question *q)
 		rc = b.full ? 100 : change(s, b.p, b.len);
 		explicit_bzero(mem, sizeof mem);
 		explicit_bzero(secret, sizeof secret);
-		print(STDOUT_FILENO, rc == 0 ? "Done.\n" : "Refused: nothing is changed.\n");
+		console_done(rc);
 	} while (rc == 100);
 	return LINE_OK;
 }
 
 /* ---- the menu ---- */
 
-/* Another applet of this program, on the same home, which gets the terminal as it was. words[0] is its name; NULL ends them. */
-static void
-run(int (*applet)(int argc, char **argv), const char *const words[])
+void
+console_done(int rc)
 {
-	char copy[5][ANSWER_MAX], *argv[6] = { NULL };
-	int argc = 0;
+	print(STDOUT_FILENO, rc == 0 ? "Done.\n" : "Refused: nothing is changed.\n");
+}
+
+int
+console_sure(const char *what)
+{
+	char prompt[ANSWER_MAX], answer[8];
+
+	str_fmt(prompt, sizeof prompt, "%s? Type yes for it: ", what);
+	return line_ask(prompt, answer, sizeof answer, 0) == LINE_OK && strcmp(answer, "yes") == 0;
+}
+
+void
+console_run(int (*applet)(int argc, char **argv), const char *name, unsigned with, const char *word, const char *value)
+{
+	const char *words[8] = { name };
+	char *argv[8] = { NULL };
+	int argc = 1;
 	pid_t pid;
 
-	for (; argc < 5 && words[argc] != NULL; argc++) {
-		str_copy(copy[argc], sizeof copy[argc], words[argc]);
-		argv[argc] = copy[argc];
+	if ((with & WITH_HOME) != 0) {
+		words[argc++] = "-H";
+		words[argc++] = console.home;
+	}
+	if ((with & WITH_SOCKET) != 0) {
+		words[argc++] = "-S";
+		words[argc++] = console.socket;
+	}
+	words[argc] = word;
+	words[argc + (word != NULL)] = value;
+	for (argc = 0; words[argc] != NULL; argc++) {
+		argv[argc] = (char *)(uintptr_t)words[argc];
 	}
 	line_end();
+	signal(SIGINT, SIG_IGN);
 	pid = fork();
 	if (pid == 0) {
+		signal(SIGINT, SIG_DFL);
 		_exit(applet(argc, argv));
 	}
 	if (pid == -1 || waitpid(pid, NULL, 0) == -1) {
 		print(STDOUT_FILENO, "no process for this\n");
 	}
+	signal(SIGINT, SIG_DFL);
 	(void)line_begin();
 }
 
@@ -243,25 +271,8 @@ try_login(void)
 	char user[AUTH_USER_MAX + 1];
 
 	if (line_ask("Login name: ", user, sizeof user, 0) == LINE_OK && user[0] != '\0' && user[0] != '-') {
-		run(check_main, (const char *const[]){ "check", "-H", console.home, "radius", user, NULL });
+		console_run(check_main, "check", WITH_HOME, "radius", user);
 	}
-}
-
-static void
-do_apply(void)
-{
-	char home[ANSWER_MAX], *argv[6] = { NULL };
-	static char apply[] = "apply", h[] = "-H", s[] = "-S";
-	char path[ANSWER_MAX];
-
-	str_copy(home, sizeof home, console.home);
-	str_copy(path, sizeof path, console.socket);
-	argv[0] = apply;
-	argv[1] = h;
-	argv[2] = home;
-	argv[3] = s;
-	argv[4] = path;
-	(void)apply_main(5, argv);
 }
 
 static enum line_result
@@ -270,15 +281,36 @@ guided(void)
 	enum line_result r = LINE_OK;
 
 	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
+	if (time(NULL) < BUILD_EPOCH) {
+		r = console_time();
+	}
+	if (NETWORK && r != LINE_END) {
+		r = console_network();
+	}
 	for (size_t i = 0; i < sizeof questions / sizeof questions[0] && r != LINE_END; i++) {
 		r = ask(&questions[i]);
 	}
+#if SELFTEST
+	if (r != LINE_END) {
+		char answer[8];
+
+		r = line_ask("\nTry all of this now, without applying it?\n(Return does; n does not)\n> ", answer,
+		    sizeof answer, 0);
+		if (r == LINE_OK && answer[0] != 'n') {
+			console_run(selftest_main, "selftest", WITH_HOME, NULL, NULL);
+		}
+	}
+#endif
 	return r;
 }
 
 #define MENU \
-	"\n1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits, alerts\n" \
-	"6 show  7 check  8 status  c make certificate  t test login  q queue  u users\n9 apply  0 end\n> "
+	"\nset  1 all questions  2 host name  3 RADIUS  4 smarthost  5 domains  a limits\n" \
+	"see  6 settings  8 status  l live status  g log  q queue  u users\n" \
+	"try  7 check  s self-test  t login\n" \
+	"TLS  c make certificate  r request one  p paste one\n" \
+	"box  n address  d time  w password  k backup  v restore  b restart  z reset\n" \
+	"9 apply  0 end\n> "
 
 static void
 ask_key(const char *key)
@@ -290,58 +322,120 @@ ask_key(const char *key)
 	}
 }
 
+/* A choice that is an applet. 1, or 0: it is none. */
+static int
+choose_applet(char what)
+{
+	int (*applet)(int argc, char **argv);
+	unsigned with = WITH_HOME;
+	const char *name;
+
+	switch (what) {
+	case '6':
+		applet = get_main, name = "get";
+		break;
+	case '7':
+		applet = check_main, name = "check";
+		break;
+	case '8':
+		applet = status_main, name = "status", with = WITH_SOCKET;
+		break;
+	case '9':
+		applet = apply_main, name = "apply", with = WITH_HOME | WITH_SOCKET;
+		break;
+	case 'c':
+		applet = keygen_main, name = "keygen";
+		break;
+	case 'q':
+		applet = queue_main, name = "queue", with = WITH_HOME | WITH_SOCKET;
+		break;
+#if SELFTEST
+	case 's':
+		applet = selftest_main, name = "selftest";
+		break;
+#endif
+#if ACCOUNTS
+	case 'u':
+		applet = users_main, name = "users";
+		break;
+#endif
+	default:
+		return 0;
+	}
+	console_run(applet, name, with, NULL, NULL);
+	return 1;
+}
+
 /* 0 = the end. */
 static int
 choose(char what)
 {
-	static const char *const keys[] = { "me", "radius.conf", "smtproutes", "rcpthosts" };
-
 	switch (what) {
+	case '0':
+		return 0;
 	case '1':
 		return guided() != LINE_END;
 	case '2':
+		ask_key("me");
+		break;
 	case '3':
+		ask_key("radius.conf");
+		break;
 	case '4':
+		ask_key("smtproutes");
+		ask_key("smtpauth");
+		break;
 	case '5':
-		ask_key(keys[what - '2']);
-		if (what == '4') {
-			ask_key("smtpauth");
-		}
-		break;
-	case '6':
-		run(get_main, (const char *const[]){ "get", "-H", console.home, NULL });
-		break;
-	case '7':
-		run(check_main, (const char *const[]){ "check", "-H", console.home, NULL });
-		break;
-	case '8':
-		run(status_main, (const char *const[]){ "status", "-S", console.socket, NULL });
+		ask_key("rcpthosts");
 		break;
 	case 'a':
 		ask_key("userlimits");
 		ask_key("alertto");
 		break;
-	case 'c':
-		run(keygen_main, (const char *const[]){ "keygen", "-H", console.home, NULL });
+	case 'b':
+		console_reboot();
+		break;
+	case 'd':
+		(void)console_time();
+		break;
+	case 'g':
+		console_log();
+		break;
+	case 'k':
+		console_backup();
+		break;
+	case 'l':
+		console_live();
+		break;
+	case 'n':
+		if (NETWORK) {
+			(void)console_network();
+		}
+		break;
+	case 'p':
+		console_certificate();
+		break;
+	case 'r':
+		console_request();
 		break;
 	case 't':
 		try_login();
 		break;
-	case 'q':
-		run(queue_main, (const char *const[]){ "queue", "-H", console.home, "-S", console.socket, NULL });
+	case 'w':
+		console_password();
 		break;
-#if ACCOUNTS
-	case 'u':
-		run(users_main, (const char *const[]){ "users", "-H", console.home, NULL });
+	case 'z':
+		console_reset();
 		break;
-#endif
-	case '9':
-		do_apply();
+	case 'v':
+		if (console_restore()) {
+			(void)choose_applet('9');
+		}
 		break;
-	case '0':
-		return 0;
 	default:
-		print(STDOUT_FILENO, "one of these, please\n");
+		if (!choose_applet(what)) {
+			print(STDOUT_FILENO, "one of these, please\n");
+		}
 	}
 	return 1;
 }
@@ -369,6 +463,10 @@ console_main(int argc, char **argv)
 		return 111;
 	}
 	print(STDOUT_FILENO, "mailstile %s\n", VERSION);
+	if (!console_unlock()) {
+		line_end();
+		return 1;
+	}
 	if (!is_set("me")) {
 		r = guided();
 	}

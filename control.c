@@ -9,6 +9,7 @@
 #include "limits.h"
 #include "policy.h"
 #include "radconf.h"
+#include "settings.h"
 #include "str.h"
 
 #include <errno.h>
@@ -448,6 +449,7 @@ config_load(const char *home, struct diag *d)
 	if (c == NULL) {
 		return NULL;
 	}
+	(void)settings_recover(c->home, d);
 	/* Every part is read even when one is bad, so that `check` shows all faults at once. */
 	fatal = load_me(c, d) == -1;
 	fatal |= load_listen(c, d) == -1;

@@ -8,6 +8,7 @@
 #include "str.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <termios.h>
@@ -146,6 +147,18 @@ line_ask(const char *prompt, char *dst, size_t size, int hidden)
 	dst[len] = '\0';
 	echo("\n", 1);
 	return LINE_OK;
+}
+
+int
+line_key(int ms)
+{
+	struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
+
+	if (poll(&p, 1, ms) < 1) {
+		return 0;
+	}
+	term.after_cr = next_octet() == '\r';
+	return 1;
 }
 
 #endif

@@ -26,6 +26,8 @@ void line_end(void);
  * `hidden`: no echo. dst is wiped unless the result is LINE_OK.
  */
 enum line_result line_ask(const char *prompt, char *dst, size_t size, int hidden);
+/* Wait at most `ms` for a key, which is taken. 1: there was one, or there will be none any more; 0. */
+int line_key(int ms);
 
 #endif
 

@@ -6,6 +6,7 @@
 #include "console.h"
 #include "ctl.h"
 #include "queue.h"
+#include "selftest.h"
 #include "server.h"
 #include "settings.h"
 #include "str.h"
@@ -50,6 +51,12 @@ version_main(int argc, char **argv)
 #define ON_SITE ""
 #endif
 
+#if SELFTEST
+#define TRIES "selftest | "
+#else
+#define TRIES ""
+#endif
+
 static const struct applet {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -74,6 +81,9 @@ static const struct applet {
 #endif
 #if CONSOLE
 	{ "console", console_main },
+#endif
+#if SELFTEST
+	{ "selftest", selftest_main },
 #endif
 #if RADCHECKPASSWORD
 	{ "radcheckpassword", radcheckpassword_main },
@@ -116,7 +126,7 @@ main(int argc, char **argv)
 		return a->run(argc - 1, argv + 1);
 	}
 	print(STDERR_FILENO,
-	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS SET ON_SITE RCP
+	    "usage: mailstile serve | inetd | check | keygen | mkqueue | " APPLETS SET ON_SITE TRIES RCP
 	    "version [options]; see mailstile(8)\n");
 	return 100;
 }

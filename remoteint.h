@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of a delivery share: remote.c and the four below. Nothing else includes this, but for tests. */
+/* What the files of a delivery share: remote.c and the four below. Nothing else includes this but selftest.c, and tests. */
 #ifndef MAILSTILE_REMOTEINT_H
 #define MAILSTILE_REMOTEINT_H
 

@@ -165,6 +165,7 @@ int
 get_main(int argc, char **argv)
 {
 	static const char usage[] = "get [-H home] [KEY]";
+	struct diag d = { .emit = diag_to_stdout };
 	const struct setting *s;
 	const char *home;
 	struct options o;
@@ -177,6 +178,9 @@ get_main(int argc, char **argv)
 	if (*o.word != NULL) {
 		print(STDERR_FILENO, "usage: mailstile %s\n", usage);
 		return 100;
+	}
+	if (settings_recover(home, &d) == -1) {
+		return 111;
 	}
 	if (s != NULL) {
 		rc = show(home, s, 0);

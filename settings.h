@@ -8,6 +8,7 @@
 #define MAILSTILE_SETTINGS_H
 
 #include "config.h"
+#include "diag.h"
 
 #include <stddef.h>
 
@@ -34,7 +35,8 @@ const struct setting *setting_find(const char *key);
 /* A home whose control directory is open and locked: one change at a time. */
 struct settings_home {
 	const char *home;
-	int dir; /* home/control */
+	int dir;    /* home/control */
+	int strict; /* a certificate for another name or another time is refused, not only warned of */
 };
 
 /* Open and lock; what a change that was cut off has left is removed. 0, or -1, told on standard error. */
@@ -48,16 +50,42 @@ void settings_close(struct settings_home *h);
  */
 int settings_change(const struct settings_home *h, const struct setting *s, const char *text, size_t len);
 
+/* The same with several files at once, each one of `settings` at most once; either all of them are brought in, or none. */
+struct settings_edit {
+	const struct setting *s;
+	const char *text; /* NULL: it goes */
+	size_t len;
+};
+int settings_change_all(const struct settings_home *h, const struct settings_edit *edit, size_t n);
+/* The same, without a look at whether a server could run with it. */
+int settings_force(const struct settings_home *h, const struct settings_edit *edit, size_t n);
+
 /* The kept set is no longer wanted: KEY.old is KEY.last from now on. 0 or -1 with errno. */
 int settings_settle(const struct settings_home *h);
 /* Back to the kept set. The number of files, or -1 with errno. */
 int settings_restore(const struct settings_home *h);
+
+/*
+ * What was cut off in the middle of a step about several files is brought to its end: before anybody reads them. 0, or -1 with the fault
+ * given to `d`.
+ */
+int settings_recover(const char *home, struct diag *d);
 
 /* `mailstile get`, `set`, `unset`, `apply`: see mailstile(8). Return the exit status. */
 int get_main(int argc, char **argv);
 int set_main(int argc, char **argv);
 int unset_main(int argc, char **argv);
 int apply_main(int argc, char **argv);
+
+#else
+
+static inline int
+settings_recover(const char *home, struct diag *d)
+{
+	(void)home;
+	(void)d;
+	return 0;
+}
 
 #endif
 

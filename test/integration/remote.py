@@ -435,11 +435,11 @@ def wire_name(name):
 class Names:
     """A name server: {name: {"MX": [(10, host)], "A": [address], "fail": True}}; names it does not have do not exist."""
 
-    def __init__(self, zone):
+    def __init__(self, zone, address=("127.0.0.1", 0)):
         self.zone = zone
         self.asked = []
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
+        self.sock.bind(address)
         self.port = self.sock.getsockname()[1]
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)

@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import termios
 import time
@@ -18,20 +19,23 @@ import tools
 from test_settings import picture
 
 SECRET = "0123456789abcdef!secret"
-QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Login there", "Domains", "Limits", "Alert"]
+QUESTIONS = ["Full name", "RADIUS servers", "Smarthost", "Login there", "Domains", "Limits", "Alert", "Try all of this"]
 MENU = "0 end"
 
 
 class Console:
     """`mailstile console` on a pty of its own, which is its controlling terminal."""
 
-    def __init__(self, s):
+    def __init__(self, s, path=None):
         self.text, self.s = "", s
+        env = harness.environment()
+        if path:
+            env["PATH"] = path + ":" + env["PATH"]
         self.master, slave = pty.openpty()
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         self.process = subprocess.Popen(s.house.argv([harness.BINARY, "console", "-H", s.home, "-S", s.ctl]), stdin=slave, stdout=slave, stderr=slave,
-                                        env=harness.environment(), preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+                                        env=env, preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
 
     def until(self, want, timeout=30):
         """What comes up to `want` and the prompt behind it; the text that was not asked for yet."""
@@ -105,6 +109,7 @@ def guided(c):
     out += c.answer("Limits", "day=500,rate=20\r")
     out += c.answer("Alert", "noc\r")
     out += c.answer("Alert", "noc@far.example\r")
+    out += c.answer("Try all of this", "n\r")
     return out
 
 
@@ -161,6 +166,7 @@ def test_line_noise(empty):
     c.answer("Domains", "\r")
     c.answer("Limits", "\r")
     c.answer("Alert", "\r")
+    c.answer("Try all of this", "n\r")
     c.answer(MENU, "junk\r")
     c.answer(MENU, "0\r")
     c.end()
@@ -240,7 +246,7 @@ def test_server_is_told(make_server):
 
 def test_not_a_terminal(empty):
     """A script may answer, too."""
-    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n\n\n0\n" % (SECRET, SECRET)
+    text = "mail.example.net\n127.0.0.1\n%s\n%s\n\n\n\n\n\nn\n0\n" % (SECRET, SECRET)
     p = empty.tool("console", check=False, input=text.encode())
     assert p.returncode == 0 and SECRET not in p.text
     assert tools.read(os.path.join(empty.control, "radius.conf")).decode() == "127.0.0.1 %s\n" % SECRET
@@ -280,3 +286,102 @@ def test_login(make_server):
     out += c.answer(MENU, "0\r")
     c.end()
     assert "wonder land" not in out and "wrong-password" not in out
+
+
+def commands(scratch, **scripts):
+    """A directory with shell scripts of these names."""
+    path = os.path.join(scratch, "bin")
+    os.mkdir(path)
+    for name, text in scripts.items():
+        tools.write(os.path.join(path, name), "#!/bin/sh\n" + text, 0o755)
+    return path
+
+
+def test_live_status(make_server):
+    """It comes again by itself, and a key ends it."""
+    s = make_server()
+    c = Console(s)
+    c.answer(MENU, "l\r")
+    for _ in range(3):
+        c.until("mail.example.net.*any key stops")
+    c.send("x")
+    c.answer(MENU, "0\r")
+    c.end()
+
+
+def test_live_status_on_a_dead_line(make_server):
+    s = make_server(start=False)
+    c = Console(s)
+    c.answer(MENU, "l\r")
+    c.until("any key stops")
+    os.close(c.slave)
+    os.close(c.master)
+    assert c.process.wait(10) in (0, -signal.SIGHUP)
+
+
+def test_log(empty, scratch):
+    """The last lines, and nothing that a terminal would obey; a command that floods, hangs or is not there."""
+    path = commands(scratch, logread="""case $(cat %s/how) in
+flood) i=0; while test $i -lt 3000; do i=$((i + 1)); echo "line number $i"; done; printf 'e\\033[2Jvil\\377\\n' ;;
+hang) echo before; exec sleep 600 ;;
+esac""" % scratch)
+    empty.set(me="mail.example.net\n")
+    c = Console(empty, path)
+    tools.write(os.path.join(scratch, "how"), "flood\n")
+    c.answer(MENU, "g\r")
+    out = c.until(MENU)
+    assert re.findall(r"line number (\d+)\r", out) == [str(n) for n in range(2984, 3001)] and "e?[2Jvil?\r" in out and "\x1b" not in out
+    tools.write(os.path.join(scratch, "how"), "hang\n")
+    c.answer("", "g\r")
+    assert "before" in c.until(MENU)
+    os.unlink(os.path.join(path, "logread"))
+    os.mkdir(os.path.join(path, "logread"))
+    c.send("g\r")
+    c.until("logread: [A-Z]")
+    c.answer(MENU, "0\r")
+    c.end()
+
+
+def test_reboot(empty, scratch):
+    """Only after a whole yes."""
+    path = commands(scratch, reboot="echo going down; touch %s/down" % scratch)
+    os.chmod(scratch, 0o777)
+    empty.set(me="mail.example.net\n")
+    c = Console(empty, path)
+    for answer in ("\r", "y\r", "no\r", "yes please\r", "\x03"):
+        c.answer(MENU, "b\r")
+        c.until("Type yes")
+        c.send(answer)
+    c.answer(MENU, "b\r")
+    assert not os.path.exists(os.path.join(scratch, "down"))
+    c.until("Type yes")
+    c.send("yes\r")
+    c.until("going down")
+    c.answer(MENU, "0\r")
+    c.end()
+    assert os.path.exists(os.path.join(scratch, "down"))
+
+
+def test_self_test(make_server):
+    """From the menu, and at the end of the questions; ^C ends it, and not the menu."""
+    s = make_server()
+    c = Console(s)
+    c.answer(MENU, "s\r")
+    out = c.until(r"not well|all is well")
+    assert "door at port %d: strangers may not" % s.port["smtp"] in out and "signs, and knows the secret" in out
+    c.answer(MENU, "1\r")
+    for q in QUESTIONS[:-1]:
+        c.answer(q, "\r")
+    c.answer(QUESTIONS[-1], "\r")
+    c.until("door at port")
+    c.until(r"not well|all is well")
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen()
+        s.set(relay="on\n", smtproutes=":127.0.0.1:%d\n" % hole.getsockname()[1])
+        c.answer(MENU, "s\r")
+        c.until("ok  certificate")
+        c.send("\x03")
+        c.answer(MENU, "0\r")
+        assert "door" not in c.text
+    c.end()

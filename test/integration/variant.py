@@ -34,9 +34,11 @@ class Variant:
         self.binary = os.path.join(self.dir, "mailstile")
         self.log = os.path.join(self.dir, "log")
         self._copy()
+        self.network = os.path.join(self.dir, "network")  # where its console writes the address
         if defines:
+            defines = {**defines, "NETWORK_FILE": '"%s"' % self.network}
             with open(os.path.join(self.dir, "board/host/config.h"), "a", encoding="ascii") as f:
-                f.write("\n" + "".join("#define %s %d\n" % d for d in defines.items()))
+                f.write("\n" + "".join("#define %s %s\n" % d for d in defines.items()))
         env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "SANITIZE", "BOARD")}
         with open(self.log, "wb") as out:
             self.process = subprocess.Popen(["nice", "make", "-s", "-j2", "SOURCE_DATE_EPOCH=%d" % epoch, "all", *extra], cwd=self.dir, env=env,
