@@ -138,10 +138,10 @@ def test_idle_sessions(box):
     for s in sessions:
         s.cmd("NOOP", 250)
     assert not re.search("out of memory|oom", g.sh("dmesg"), re.I)
-    assert not re.search("ev=(refuse|crash)", g.sh("logread"))
+    assert not re.search("ev=(limit|crash)", g.sh("logread"))
     with socket.create_connection(("127.0.0.1", g.port[587]), image.PATIENCE) as s:
         assert s.recv(100).startswith(b"421")
-    assert "why=sessions-total" in g.sh("logread | grep ev=refuse")
+    assert "reason=sessions-total" in g.sh("logread | grep ev=limit")
     for s in sessions:
         s.close()
 
