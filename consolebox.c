@@ -285,7 +285,7 @@ console_reset(void)
 	struct settings_edit *edit = calloc(settings_n, sizeof *edit);
 	struct settings_home h;
 	char path[ANSWER_MAX];
-	int rc = 111;
+	int rc;
 
 	if (edit != NULL && console_sure("Forget all settings, secrets, certificate and key") &&
 	    console_sure("There is no way back. Really") && settings_open(&h, console.home) == 0) {

@@ -75,12 +75,16 @@ class Console:
         self.master = self.slave = -1
 
 
-@pytest.fixture
-def empty(make_server):
+def without_settings(make_server):
     s = make_server(start=False)
     for name in os.listdir(s.control):
         os.unlink(os.path.join(s.control, name))
     return s
+
+
+@pytest.fixture
+def empty(make_server):
+    return without_settings(make_server)
 
 
 def guided(c):

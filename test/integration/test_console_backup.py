@@ -8,11 +8,9 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 
 import pytest
 
-import harness
 import tools
 from test_console import MENU, Console
 from test_settings import configure, picture

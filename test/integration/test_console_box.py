@@ -123,6 +123,7 @@ def test_time(box, scratch):
         assert "Refused" in out and seconds is None, text
 
 
+@pytest.mark.release
 def test_first_question_without_a_clock(box, future_binary):
     """It is asked for before all else; Return and ^C leave it, ^D ends."""
     box.set(me=None)
@@ -143,6 +144,7 @@ def network(quick_binary):
     return path
 
 
+@pytest.mark.release
 def test_address(box, quick_binary, network):
     def ask(text, ok="Done."):
         out = run(box, "n\n" + text, quick_binary)
@@ -181,6 +183,7 @@ def test_address_killed_anywhere(box, quick_binary, network, call):
     assert tools.read(network) == new and n > 1
 
 
+@pytest.mark.release
 def test_first_questions_with_an_address(box, quick_binary, network):
     """With NETWORK_FILE it is the first question, and ^C leaves it like any other."""
     box.set(me=None)
@@ -190,6 +193,7 @@ def test_first_questions_with_an_address(box, quick_binary, network):
 
 # ---- a new beginning
 
+@pytest.mark.release
 def test_reset(box, quick_binary, network):
     """Two times yes; then nothing is left that could tell who this was, and the questions come at the next start."""
     box.set(unknown="stays\n", **{"request.pem": "x"})

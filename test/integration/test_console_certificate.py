@@ -9,17 +9,18 @@ import pytest
 
 import remote
 import tools
-from test_console import MENU, Console, empty  # noqa: F401 pylint: disable=unused-import
+from test_console import MENU, Console, without_settings
 from test_settings import picture
 
 
 @pytest.fixture
-def box(empty):
-    empty.set(me="mail.example.net\n")
-    c = Console(empty)
+def box(make_server):
+    s = without_settings(make_server)
+    s.set(me="mail.example.net\n")
+    c = Console(s)
     c.answer(MENU, "c\r")
     c.until(MENU + r".*?> ")
-    c.box = empty
+    c.box = s
     yield c
     if c.master != -1:
         c.send("\x03\x030\r")

@@ -16,12 +16,16 @@ import tools
 SECRET = "0123456789abcdef!secret"
 
 
-@pytest.fixture
-def home(make_server):
+def home_of(make_server):
     s = make_server(start=False)
     tools.make_certificate(os.path.join(s.control, "servercert.pem"), os.path.join(s.control, "serverkey.pem"))
     s.set(relay="on\n")
     return s
+
+
+@pytest.fixture
+def home(make_server):
+    return home_of(make_server)
 
 
 def picture(control):

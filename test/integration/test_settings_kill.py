@@ -8,9 +8,16 @@ import subprocess
 import pytest
 
 import harness
-from test_settings import configure, home, picture  # noqa: F401 pylint: disable=unused-import
+from test_settings import configure, home_of, picture
 
 pytestmark = pytest.mark.release
+
+
+@pytest.fixture
+def home(make_server):
+    return home_of(make_server)
+
+
 CALLS = ["openat,open", "fsync", "linkat", "renameat,renameat2", "unlinkat"]
 
 
