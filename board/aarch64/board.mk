@@ -5,5 +5,5 @@ PACKAGES := gcc-aarch64-linux-gnu
 ARCHFLAGS := 
 QEMU_USER := qemu-aarch64-static
 SIZE_BUDGET := 372736
-SIZE_BUDGET_TOOLS := 479232
+SIZE_BUDGET_TOOLS := 524288
 include board/cross.mk

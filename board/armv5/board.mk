@@ -6,5 +6,5 @@ ARCHFLAGS := -march=armv5te -mfloat-abi=soft
 QEMU_USER := qemu-arm-static -cpu arm926
 TIME64 := 1
 SIZE_BUDGET := 364544
-SIZE_BUDGET_TOOLS := 471040
+SIZE_BUDGET_TOOLS := 507904
 include board/cross.mk

@@ -6,5 +6,5 @@ ARCHFLAGS := -march=armv7-a+fp -mthumb
 QEMU_USER := qemu-arm-static -cpu cortex-a7
 TIME64 := 1
 SIZE_BUDGET := 262144
-SIZE_BUDGET_TOOLS := 343040
+SIZE_BUDGET_TOOLS := 368640
 include board/cross.mk

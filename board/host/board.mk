@@ -15,4 +15,4 @@ MUSL_INC := /usr/include/$(subst -gnu,-musl,$(HOST_TRIPLET))
 MUSL_LIB := /usr/lib/$(subst -gnu,-musl,$(HOST_TRIPLET))
 KERNEL_INC := /usr/include/linux /usr/include/asm-generic /usr/include/$(HOST_TRIPLET)/asm
 SIZE_BUDGET := 327680
-SIZE_BUDGET_TOOLS := 425984
+SIZE_BUDGET_TOOLS := 458752

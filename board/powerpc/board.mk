@@ -6,5 +6,5 @@ ARCHFLAGS := -mlong-double-64
 QEMU_USER := qemu-ppc-static
 TIME64 := 1
 SIZE_BUDGET := 380928
-SIZE_BUDGET_TOOLS := 491520
+SIZE_BUDGET_TOOLS := 532480
 include board/cross.mk

@@ -5,5 +5,5 @@ PACKAGES := gcc-riscv64-linux-gnu
 ARCHFLAGS := 
 QEMU_USER := qemu-riscv64-static
 SIZE_BUDGET := 290816
-SIZE_BUDGET_TOOLS := 381000
+SIZE_BUDGET_TOOLS := 409600
 include board/cross.mk
