@@ -458,10 +458,12 @@ static void
 wait_until(int64_t until, int64_t now)
 {
 	struct pollfd p[2] = { { .fd = acct_bell(), .events = POLLIN }, { .fd = me.sock, .events = POLLIN } };
+	static const sigset_t none;
 	uint64_t rung;
-	int64_t ms = until - now;
+	int64_t ms = until < now ? 0 : until - now > SYNC_MS ? SYNC_MS : until - now;
+	struct timespec ts = { .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
 
-	if (poll(p, 2, ms < 0 ? 0 : ms > SYNC_MS ? SYNC_MS : (int)ms) > 0 && p[0].revents != 0) {
+	if (ppoll(p, 2, &ts, &none) > 0 && p[0].revents != 0) {
 		ssize_t n = read(acct_bell(), &rung, sizeof rung);
 
 		(void)n;

@@ -122,7 +122,7 @@ void
 clerk_signals(void (*on_int)(int))
 {
 	struct sigaction sa = { .sa_handler = on_int };
-	sigset_t none;
+	sigset_t blocked;
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGINT, &sa, NULL);
@@ -130,8 +130,11 @@ clerk_signals(void (*on_int)(int))
 	sigaction(SIGTERM, &sa, NULL);
 	sa.sa_handler = SIG_IGN;
 	sigaction(SIGHUP, &sa, NULL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	sigemptyset(&blocked);
+	if (on_int != SIG_DFL) {
+		sigaddset(&blocked, SIGINT);
+	}
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
 #endif

@@ -33,7 +33,7 @@ int clerk_died(struct clerk *c, pid_t pid, int status);
 
 /* In the child, into its place as `role`: an empty root directory, without main's descriptors but `keep` (-1 = none). */
 void clerk_place(const struct house *h, const struct clerk *c, enum priv_role role, int keep);
-/* And with the signals that a loop expects: `on_int` for SIGINT, or the default. */
+/* And with the signals that a loop expects: SIGINT calls `on_int`, only in a ppoll() that lets it through; or has the default. */
 void clerk_signals(void (*on_int)(int));
 
 #endif
