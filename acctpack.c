@@ -47,7 +47,9 @@ struct out {
 static void
 attribute(struct out *o, unsigned type, const void *value, size_t len)
 {
-	len = len < 253 ? len : 253;
+	if (len > 253) {
+		len = 253;
+	}
 	if (len == 0 || len + 2 > ACCT_PACKET_MAX - o->len) {
 		return;
 	}

@@ -180,9 +180,13 @@ radseal_reply_anew(uint8_t *p, size_t len, const uint8_t *request, const char *s
 size_t
 radseal_status(uint8_t p[RADSEAL_STATUS_MAX], uint8_t id, const char *nas, const char *secret)
 {
-	size_t n = strlen(nas) < 253 ? strlen(nas) : 253;
+	const void *name = nas;
+	size_t n = strlen(nas);
 	size_t len = HEADER + 18;
 
+	if (n > 253) {
+		n = 253;
+	}
 	memset(p, 0, HEADER + 18);
 	p[0] = STATUS_SERVER_REQUEST;
 	p[1] = id;
@@ -192,7 +196,7 @@ radseal_status(uint8_t p[RADSEAL_STATUS_MAX], uint8_t id, const char *nas, const
 	if (n > 0) {
 		p[len] = NAS_IDENTIFIER;
 		p[len + 1] = (uint8_t)(n + 2);
-		memcpy(p + len + 2, nas, n);
+		memcpy(p + len + 2, name, n);
 		len += n + 2;
 	}
 	radseal_put_length(p, len);

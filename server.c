@@ -856,7 +856,8 @@ set_up(int share)
 	}
 	server.house.share = share_open(share);
 	if (server.house.share == NULL && share != -1) {
-		server.house.share = share_open(share = -1); /* an upgrade changed its layout */
+		share = -1; /* an upgrade changed its layout */
+		server.house.share = share_open(-1);
 	}
 	accountant_init(share == -1);
 	keeper_init();

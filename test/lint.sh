@@ -16,6 +16,8 @@ sources=$(ls -- *.c)
 tests=$(ls -- test/unit/*.c test/fuzz/*.c test/bench/*.c test/hostile/*.c test/dns/*.c test/relay/*.c test/remote/*.c)
 ours=$(ls -- *.c *.h test/unit/*.[ch] test/fuzz/*.[ch] test/bench/*.c test/hostile/*.c test/dns/*.c test/relay/*.c test/remote/*.c test/power/*.h)
 scripts=$(find . \( -path ./build -o -path ./.git \) -prune -o -type f -exec grep -lE '^#! ?/bin/(ba|da)?sh' {} +)
+# Parts of scripts, without a first line that says so.
+scripts="$scripts board/lib.sh board/openwrt/files/mailstile.sh"
 pages=$(ls -- doc/*.[58])
 pythons=$(ls -- test/integration/*.py test/bench/*.py test/power/*.py)
 

@@ -201,8 +201,7 @@ fuzz_send(int fd, const void *p, size_t len, int flags)
 static void
 fuzz_build(void)
 {
-	static const uint8_t types[] = { PW_SERVICE_TYPE, PW_REPLY_MESSAGE, PW_CLASS, PW_USER_NAME, 26,
-		RADSEAL_MA };
+	static const uint8_t types[] = { PW_SERVICE_TYPE, PW_REPLY_MESSAGE, PW_CLASS, PW_USER_NAME, 26, RADSEAL_MA };
 	unsigned n = take_octet(&net.in);
 	size_t at = HEADER;
 

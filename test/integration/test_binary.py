@@ -73,5 +73,5 @@ def test_size_within_budget():
     """With everything in; `make size`, a step of `make test`, also measures what has no tools and delivery reports in it, and that is held to 320 KiB."""
     text = (ROOT / "board/host/board.mk").read_text()
     bare, full = (int(re.search(r"^%s\s*:?=\s*(\d+)" % name, text, re.M).group(1)) for name in ("SIZE_BUDGET", "SIZE_BUDGET_TOOLS"))
-    assert bare <= 327680 and full <= 425984
+    assert bare <= 327680 and full <= 458752
     assert os.path.getsize(BINARY) <= full

@@ -47,6 +47,9 @@ def test_board(box):
     assert "-mailstile" in g.sh("uname -r")
     assert g.sh("printf AB | od -x").split()[1] == {"malta": "4241", "malta-be": "4142"}[g.board]
     assert "FPU" not in g.sh("cat /proc/cpuinfo") and "1.5" in g.sh("awk 'BEGIN { print 3 / 2 }'")
+    # What jails and filters need of a kernel.
+    assert int(g.sh("grep -l '^Seccomp:.2' /proc/[0-9]*/status | wc -l")) >= 5
+    assert g.sh("cat /proc/sys/kernel/randomize_va_space") == "2\n"
     assert int(re.search(r"MemTotal: *(\d+)", g.sh("cat /proc/meminfo")).group(1)) < MEMORY * 1024
 
 

@@ -66,10 +66,18 @@ has(size_t len, const void *attribute, size_t n)
 	return found;
 }
 #define HAS(len, text) assert_int_equal(has(len, text, sizeof(text) - 1), 1)
-#define HAS_NOT(len, type) \
-	for (size_t i_ = 20; i_ < len; i_ += packet[i_ + 1]) { \
-		assert_int_not_equal(packet[i_], type); \
+#define HAS_NOT(len, type) assert_int_equal(type_found(len, type), 0)
+
+static int
+type_found(size_t len, unsigned type)
+{
+	for (size_t i = 20; i < len; i += packet[i + 1]) {
+		if (packet[i] == type) {
+			return 1;
+		}
 	}
+	return 0;
+}
 
 static void
 test_stop(void **state)
