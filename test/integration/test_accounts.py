@@ -268,7 +268,7 @@ def test_alert_in_a_maildir(make_server, customers, kind):
     (name,) = poll(lambda: os.listdir(os.path.join(server.top, "Maildir/new")), "the mail")
     text = tools.read(os.path.join(server.top, "Maildir/new", name))
     assert text.startswith(b"Return-Path: <>\n") and b"\nDelivered-To: noc@isp.example\n" in text and b"\n\nhas met a limit on mail.example.net: 0 messages today" in text
-    assert os.listdir(os.path.join(server.top, "Maildir/tmp")) == []
+    poll(lambda: os.listdir(os.path.join(server.top, "Maildir/tmp")) == [], "its name in tmp/ to go")
 
 
 # ---- Orders --------------------------------------------------------------------------------------------------------------
