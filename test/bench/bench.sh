@@ -36,7 +36,7 @@ export MAILSTILE="${MAILSTILE:-$PWD/mailstile}" LOAD="$dir/load" FLOOR="$dir/flo
 export PYTHONDONTWRITEBYTECODE=1 dir
 if test -n "${BENCH_IMAGE:-}"; then
 	rm -f "$dir/image"
-	truncate -s 12G "$dir/image"
+	truncate -s 40G "$dir/image"
 	"mkfs.$BENCH_IMAGE" -q "$dir/image"
 	export BENCH_ROOT="$dir/mounted"
 fi
