@@ -164,7 +164,7 @@ check_radius(struct config *c, const char *user)
 		.session = "check" };
 	struct radius_addresses addresses;
 	struct radius_answer a;
-	struct house house = { .config = c, .jail = -1 };
+	struct house house = { .config = c, .jail = -1, .spool_dir = -1, .null = -1 };
 	const char *missing;
 	struct share *sh;
 

@@ -129,6 +129,7 @@ void
 keeper_alone(const struct house *h)
 {
 	const struct radius_conf *rc = &h->config->radius;
+	const int places[] = { h->jail, h->spool_dir, h->null };
 	pid_t parent = getpid();
 	unsigned tls = 0;
 
@@ -153,6 +154,12 @@ keeper_alone(const struct house *h)
 		log_keep(NULL);
 		secret_keep_radius(h->config->secrets, 1);
 		priv_drop(&h->ids, PRIV_KEEPER, h->jail);
+		/* A directory that is open leads out of the jail. */
+		for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {
+			if (places[i] != -1) {
+				close(places[i]);
+			}
+		}
 		prctl(PR_SET_NAME, clerk.name, 0, 0, 0);
 		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 		if (getppid() != parent) {

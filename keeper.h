@@ -69,7 +69,7 @@ static inline void keeper_stop(void) {}
 
 /*
  * For applets and inetd, which have no main: a child of the caller's that keeps connections until the caller ends, if `h`'s configuration, share, ids and
- * jail (-1 = none) are set and it names a server with `tls`. And its end, for a caller that goes on.
+ * jail, spool_dir and null (-1 = none) are set and it names a server with `tls`. And its end, for a caller that goes on.
  */
 void keeper_alone(const struct house *h);
 void keeper_end(void);

@@ -171,7 +171,7 @@ ask(struct config *conf, struct caller *c, struct radius_answer *a)
 		.session = c->session.sid };
 	struct radius_addresses addresses;
 	struct share *sh = share_open(-1);
-	struct house house = { .config = conf, .share = sh, .jail = -1 };
+	struct house house = { .config = conf, .share = sh, .jail = -1, .spool_dir = -1, .null = -1 };
 
 	a->result = RADIUS_LATER;
 	if (sh == NULL) {

@@ -15,6 +15,8 @@ import harness
 import radius
 import radsec
 import remote
+import test_inetd
+import test_rcp
 import tools
 from tools import poll
 
@@ -417,6 +419,38 @@ def test_check(box, daemon, other_ca):
     assert "reject" in tools.run(*argv, input=b"wrong\n", check=False).text
     tools.write(os.path.join(server.control, "radius.conf"), daemon.line("tls,ca=%s,name=radius.example.net" % other_ca.cert), 0o600)
     assert "TLS failed" in tools.run(*argv, input=radius.PASSWORD["alice"].encode() + b"\n", check=False).text
+
+
+def test_under_inetd(box, daemon):
+    """There each session has a keeper of its own, which ends with it, has not got the client, and nothing of the house open."""
+    server = box(daemon.verified(), start=False)
+    tools.make_certificate(os.path.join(server.control, "servercert.pem"), os.path.join(server.control, "serverkey.pem"))
+    c, process = test_inetd.pair_session(server, "submission")
+    c.ehlo()
+    c.starttls()
+    c.ehlo()
+    c.auth_plain("alice", radius.PASSWORD["alice"])
+    warden = [p.pid for p in tools.processes() if p.session == process.pid and p.name.startswith("stile-ward")][0]
+    (pid,) = [p.pid for p in tools.processes() if p.ppid == warden and p.name == "stile-radius"]
+    if tools.ROOT:
+        kinds = sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split(":")[0] for fd in os.listdir("/proc/%d/fd" % pid) if int(fd) > 2)
+        assert kinds == ["/memfd", "socket", "socket"], kinds
+        assert not os.listdir("/proc/%d/root" % pid) and tools.status_of(pid)["Uid"].split()[0] == str(harness.USERS["qmailq"])
+        assert {os.readlink("/proc/%d/fd/%d" % (pid, fd)) for fd in (0, 1)} == {"/dev/null"}
+    c.mail()
+    c.quit()
+    assert process.wait(20) == 0
+    poll(lambda: not os.path.exists("/proc/%d" % pid), "the end of its keeper")
+
+
+def test_radcheckpassword(work, house, daemon):
+    """The program that is run has no keeper left as a child."""
+    box = test_rcp.Box(work, house, daemon.verified())
+    p = box.ask("alice", None, "sh", "-c", "cat /proc/$$/task/$$/children; exit 7")
+    assert p.returncode == 7 and p.log[0]["result"] == "accept", p.errors
+    assert len(p.out.split()) <= 1  # cat itself
+    p = box.ask("alice", "wrong")
+    assert p.returncode == test_rcp.REFUSED
 
 
 @pytest.mark.parametrize("words,told", [
