@@ -11,6 +11,11 @@ release=$PWD/mailstile
 sanitized=$PWD/build/host-san/mailstile
 summary=
 failed=
+logs=$(mktemp -d "${TMPDIR:-/tmp}/mailstile-log.XXXXXX") || exit 1
+trap 'rm -rf "$logs"' EXIT
+trap 'exit 1' HUP INT TERM
+# The lines of a step that failed which are shown again at the end
+telling='^(FAILED|ERROR|E  |==[0-9]+==|SUMMARY|The input|unit tests failed|  .*build/fuzz)|runtime error|[Ee]rror:|budget|\*\*\*'
 export PYTHONDONTWRITEBYTECODE=1
 
 # Words put before pytest for sanitized binaries. A finding ends the process by SIGABRT, so that a test which only looks at
@@ -38,7 +43,14 @@ step() {
 	printf '\n==== %s\n' "$title"
 	began=$(date +%s)
 	verdict=ok
-	"$@" || { verdict=FAILED; failed=yes; }
+	# To the screen, and to a file, for the end.
+	{ "$@"; echo $? > "$logs/rc"; } 2>&1 | tee "$logs/step"
+	if test "$(cat "$logs/rc")" != 0; then
+		verdict=FAILED
+		failed=yes
+		{ printf '\n==== from: %s\n' "$title"; grep -aE "$telling" "$logs/step" | tail -n 40; } >> "$logs/failed"
+	fi
+	rm -f "$logs/rc"
 	summary="$summary$(printf '%-7s %4d s  %s' "$verdict" $(($(date +%s) - began)) "$title")
 "
 	test "$verdict" = ok
@@ -95,5 +107,6 @@ as_nobody() {
 	fi
 }
 
+test -z "$failed" || cat "$logs/failed"
 printf '\n==== summary\n%s' "$summary"
 test -z "$failed"

@@ -74,8 +74,7 @@ failed() {
 	cp "$2" "build/fuzz/found/$1.log"
 	echo "  $fixed $bin/fuzz_$1 ${input:-test/fuzz/corpus/$1/*}"
 	if test -f "$input"; then
-		echo "The input, by base64 -d:"
-		base64 "$input"
+		echo "The input, by base64 -d: $(base64 -w 0 "$input")"
 	fi
 }
 

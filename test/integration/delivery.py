@@ -124,8 +124,7 @@ class Queue:
         """The directories that have something of message n."""
         return {d for d in ("mess", "intd", "todo", "info", "local", "remote", "bounce") if os.path.exists(self.name(d, n))}
 
-    def all(self):
-        """{number: parts} of everything there is."""
+    def _listed(self):
         out = collections.defaultdict(set)
         for d in ("mess", "intd", "todo", "info", "local", "remote", "bounce"):
             for where, _, names in os.walk(self.path(d)):
@@ -133,6 +132,19 @@ class Queue:
                     assert os.path.join(where, n) == self.name(d, int(n)), (where, n)
                     out[int(n)].add(d)
         return dict(out)
+
+    def all(self):
+        """
+        {number: parts} of everything there is. Directories are read one after the other, and what moves meanwhile, as from bounce/ to todo/, may be in
+        none of them: so all are read until nothing has moved.
+        """
+        before = self._listed()
+        for _ in range(100):
+            now = self._listed()
+            if now == before:
+                break
+            before = now
+        return before
 
     def empty(self):
         return not self.all() and not os.listdir(self.path("pid"))
