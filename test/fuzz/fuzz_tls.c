@@ -4,7 +4,7 @@
  * TLS: fuzz_pair.c with a client that talks it, and whose records can be damaged on their way (fuzz_tlsclient.h). Input: flags of the session
  * (fuzz_warden.h), what the certificate is for, the client's script. In the script the first packet after the start of TLS is the client's
  * settings, and further ones go through TLS.
- * LDFLAGS: -Wl,--wrap=_exit,--wrap=msg_send,--wrap=msg_recv,--wrap=radius_ask,--wrap=log_end,--wrap=mono_ms,--wrap=random_bytes
+ * LDFLAGS: -Wl,--wrap=_exit,--wrap=msg_send,--wrap=msg_recv,--wrap=radius_ask,--wrap=log_end,--wrap=time,--wrap=mono_ms,--wrap=random_bytes
  */
 #define FUZZ_TLS
 

@@ -3,7 +3,7 @@
 /*
  * An smtp process that was taken over: any messages, in any order, to the warden. Input: flags of the session, then messages of one request or
  * some: of each a type and its fields, or, with 128 added, so many octets as they come (fuzz_message.h).
- * LDFLAGS: -Wl,--wrap=radius_ask,--wrap=log_end,--wrap=msg_send
+ * LDFLAGS: -Wl,--wrap=radius_ask,--wrap=log_end,--wrap=time,--wrap=msg_send
  */
 #include "fuzz_message.h"
 

@@ -3,7 +3,7 @@
 /*
  * A warden for targets that have one: its configuration, a spool in a temporary directory ($TMPDIR, best on a tmpfs), RADIUS by the first
  * letter of the password, and what must be true of its answers and of what it leaves behind; see also fuzz_model.h.
- * Needs -Wl,--wrap=radius_ask,--wrap=log_end
+ * Needs -Wl,--wrap=radius_ask,--wrap=log_end,--wrap=time
  */
 #ifndef MAILSTILE_TEST_FUZZ_WARDEN_H
 #define MAILSTILE_TEST_FUZZ_WARDEN_H
@@ -18,10 +18,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <time.h>
 
 void __wrap_radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a);
 void __wrap_log_end(struct log_line *l);
+time_t __wrap_time(time_t *t);
 
 static struct warden *warden;
 
@@ -60,6 +62,14 @@ __wrap_radius_ask(const struct radius_conf *rc, const struct secrets *s, struct 
 	str_copy(a->message, sizeof a->message, q->password + 1);
 }
 
+/* The day, and the minute, in which messages are counted. */
+time_t
+__wrap_time(time_t *t)
+{
+	CHECK(t == NULL);
+	return (time_t)BUILD_EPOCH + 1000;
+}
+
 /* A log line is one line of printable text, whatever is in it. */
 void
 __wrap_log_end(struct log_line *l)
@@ -90,9 +100,6 @@ fuzz_house(void)
 	if (house.share == NULL) {
 		house.share = share_open(-1);
 		CHECK(house.share != NULL);
-#if ACCOUNTS
-		CHECK(users_use(memfd_create("users", MFD_CLOEXEC)) == 0);
-#endif
 	}
 	return &house;
 }
@@ -258,7 +265,10 @@ fuzz_warden_begin(unsigned flags, int sock)
 		fuzz_spool_make();
 	}
 	CHECK(fchdir(fuzz_spool_dir) == 0);
-	/* Nobody has failed before. What the last session left of TLS may stay: fuzz_tls.c sees to it. */
+	/* Nobody has sent anything before, or failed. What the last session left of TLS may stay: fuzz_tls.c sees to it. */
+#if ACCOUNTS
+	CHECK(users_use(memfd_create("users", MFD_CLOEXEC)) == 0);
+#endif
 	memset(h->share->penalty, 0, sizeof h->share->penalty);
 #if GUESSING
 	memset(h->share->guessed, 0, sizeof h->share->guessed);
