@@ -666,7 +666,7 @@ log_backoff(const struct relay *r, unsigned d, enum dest_news news)
 	log_end(&l);
 }
 
-/* A delivery is over: `done`, or NULL when its remote is gone, or to be got rid of. */
+/* A delivery is over: `done`, or NULL when its remote is gone, or to be got rid of. pass_settle() goes on from there, for all that are. */
 static void
 job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 {
@@ -674,7 +674,6 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 	int reached = done == NULL ? -1 : done->unreachable == 0;
 	int again =
 	    done == NULL && t->messages > 1 && t->reported == 0; /* a connection that had just come to its end */
-	enum dest_news news;
 
 	for (unsigned i = 0; i < t->rcpts; i++) {
 		struct pass_rcpt *c = &p->rcpt[t->outcome[i].rcpt];
@@ -701,23 +700,52 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 			c->state = PASS_DOWN;
 		}
 	}
-	if (!again) {
-		rcpt_sync(r, p);
-	}
-	news = dest_end(r->sched, t->dest, t->probe, reached, t->outcome[0].text, r->mono);
-	if (news != DEST_SAME && (done != NULL || !r->stopping)) {
+	t->over = 1;
+	t->done = done != NULL;
+	t->reuse = done != NULL && done->reuse;
+	t->reached = (int8_t)reached;
+}
+
+/* What has become of a delivery is on the disk: go on from there. */
+static void
+settle(struct relay *r, struct remote *t)
+{
+	struct pass *p = t->pass;
+	enum dest_news news = dest_end(r->sched, t->dest, t->probe, t->reached, t->outcome[0].text, r->mono);
+
+	if (news != DEST_SAME && (t->done || !r->stopping)) {
 		log_backoff(r, t->dest, news);
 	}
 	if (news == DEST_CAME_UP) {
 		sched_release(r->sched, t->dest, r->now);
 	}
 	t->pass = NULL;
-	if (done == NULL || !done->reuse || r->stopping || t->messages >= DELIVER_MESSAGES_MAX) {
+	t->over = 0;
+	if (!t->reuse || r->stopping || t->messages >= DELIVER_MESSAGES_MAX) {
 		hang_up(t);
 	}
 	p->running--;
 	qlog_status(r);
 	push(r, p);
+}
+
+void
+pass_settle(struct relay *r)
+{
+	int over = 0;
+
+	for (unsigned i = 0; i < r->remotes; i++) {
+		over += r->remote[i].over;
+	}
+	if (over == 0) {
+		return;
+	}
+	rcpt_sync_all(r);
+	for (unsigned i = 0; i < r->remotes; i++) {
+		if (r->remote[i].over) {
+			settle(r, &r->remote[i]);
+		}
+	}
 }
 
 void
@@ -835,6 +863,7 @@ pass_serve(struct relay *r)
 			job_over(r, &r->remote[i], NULL);
 		}
 	}
+	pass_settle(r);
 	for (unsigned i = 0; i < r->passes; i++) {
 		if (r->pass[i].m != SCHED_NONE && r->pass[i].untried > 0) {
 			push(r, &r->pass[i]);

@@ -218,12 +218,8 @@ write_envelope(struct spool *s, const struct envelope *e)
 	return -1;
 }
 
-/*
- * Start, or with `wait` finish, writing a file out: data and the allocation of its blocks, but not what makes either durable. 1; 0 when the
- * file system cannot; -1 with errno, which counts, since it may not be told again by fsync().
- */
-static int
-push(int fd, int wait)
+int
+spool_push(int fd, int wait)
 {
 	unsigned how = SYNC_FILE_RANGE_WRITE | (wait ? SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WAIT_AFTER : 0);
 
@@ -236,7 +232,7 @@ push(int fd, int wait)
 int
 spool_before_link(const struct spool *s, int fd)
 {
-	int pushed = s->journal ? push(fd, 1) : 0;
+	int pushed = s->journal ? spool_push(fd, 1) : 0;
 
 	return pushed == 0 ? fsync(fd) : pushed == 1 ? 0 : -1;
 }
@@ -246,9 +242,9 @@ static int
 flush_both(const struct spool *s, int env)
 {
 	char messdir[32];
-	int pushed = push(s->fd, 0), pushed_env = pushed == -1 ? -1 : push(env, 1);
+	int pushed = spool_push(s->fd, 0), pushed_env = pushed == -1 ? -1 : spool_push(env, 1);
 
-	pushed = pushed_env == -1 ? -1 : push(s->fd, 1);
+	pushed = pushed_env == -1 ? -1 : spool_push(s->fd, 1);
 	if (pushed == -1) {
 		return -1;
 	}

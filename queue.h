@@ -89,6 +89,11 @@ int maildir_begin(struct spool *s, const struct envelope *e, struct buf *head, i
 const char *maildir_name(const struct spool *s, char *name, size_t size);
 int maildir_commit(struct spool *s, const struct envelope *e);
 void maildir_remove(struct spool *s);
+/*
+ * Start, or with `wait` finish, writing a file out: data and the allocation of its blocks, but not what makes either durable. 1; 0 when the
+ * file system cannot; -1 with errno, which counts, since it may not be told again by fsync().
+ */
+int spool_push(int fd, int wait);
 /* Make what was written to `fd` such that a name may be given to it: durable, or as durable as that name will be. 0 or -1 with errno. */
 int spool_before_link(const struct spool *s, int fd);
 /* fsync a directory by name. 0 or -1 with errno. */

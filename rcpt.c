@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /* The scheduler: a recipient in a pass, where it is to go, and what is written down of its fate. See pass.c. */
+#include "queue.h"
 #include "relayint.h"
 
 #include <errno.h>
@@ -151,7 +152,6 @@ rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text)
 	rcpt_failed(r, p, i, buf_cstr(&b));
 }
 
-/* Make what is known of recipients durable. */
 void
 rcpt_sync(struct relay *r, struct pass *p)
 {
@@ -175,4 +175,59 @@ rcpt_sync(struct relay *r, struct pass *p)
 		relay_warn(p->id, "cannot flush remote/", strerror(errno));
 	}
 	p->dirty = 0;
+}
+
+/* Flush the marks of some passes by one commit of the journal: the data first, then a change of the last one's inode, which is behind all others. */
+static void
+sync_together(struct relay *r, struct pass *last)
+{
+	const struct timespec now[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_NOW } };
+	int hold = r->sched->msg[last->m].hold;
+
+	for (unsigned i = 0; i < r->passes; i++) {
+		if (r->pass[i].m != SCHED_NONE && r->pass[i].dirty) {
+			(void)spool_push(r->pass[i].remote, 0);
+		}
+	}
+	for (unsigned i = 0; i < r->passes; i++) {
+		struct pass *p = &r->pass[i];
+
+		if (p->m != SCHED_NONE && p->dirty && p != last) {
+			if (spool_push(p->remote, 1) != 1 && fdatasync(p->remote) == -1) {
+				relay_warn(p->id, "cannot flush remote/", strerror(errno));
+			}
+			p->dirty = 0;
+		}
+	}
+	if ((hold ? rcpt_hold_time(last->remote) : futimens(last->remote, now)) == -1 || fsync(last->remote) == -1) {
+		relay_warn(last->id, "cannot flush remote/", strerror(errno));
+	}
+	last->dirty = 0;
+}
+
+void
+rcpt_sync_all(struct relay *r)
+{
+	struct pass *last = NULL;
+	unsigned dirty = 0;
+
+	for (unsigned i = 0; i < r->passes; i++) {
+		struct pass *p = &r->pass[i];
+
+		if (p->m == SCHED_NONE) {
+			continue;
+		}
+		if (p->failed > 0 || !r->journal) {
+			rcpt_sync(r, p);
+		}
+		if (p->dirty) {
+			last = p;
+			dirty++;
+		}
+	}
+	if (dirty > 1) {
+		sync_together(r, last);
+	} else if (dirty == 1) {
+		rcpt_sync(r, last);
+	}
 }

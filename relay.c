@@ -219,6 +219,7 @@ wait_for(struct relay *r, struct pollfd *p, int ms)
 			pass_hear(r, &r->remote[i]);
 		}
 	}
+	pass_settle(r);
 	if (p[2].revents != 0) {
 		r->woken = 1;
 	}

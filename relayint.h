@@ -73,6 +73,8 @@ struct remote {
 	uint16_t dest;
 	uint8_t probe;
 	struct pass *pass; /* NULL: idle, with a connection to `dest` */
+	/* A delivery that is over, but what it has come to is not flushed: did it go well, may another follow, was the peer reached (-1: who knows)? */
+	int8_t over, done, reuse, reached;
 	unsigned rcpts, reported, messages;
 	int64_t since; /* mono */
 	struct outcome *outcome;
@@ -157,6 +159,8 @@ int rcpt_hold_time(int fd);
 void rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_sync(struct relay *r, struct pass *p);
+/* The same of all passes, with as few flushes as can be. */
+void rcpt_sync_all(struct relay *r);
 /* For the notice of a delay, if there is to be one: why `addr` has to wait. `local`: as for bounce_append(). */
 void rcpt_tell(struct relay *r, struct pass *p, const char *addr, int local, const char *text);
 /* It is not done, and comes again later. */
@@ -175,6 +179,8 @@ int pass_open(struct relay *r, uint32_t m);
 void pass_serve(struct relay *r);
 /* Something came from a remote, or it is gone. */
 void pass_hear(struct relay *r, struct remote *t);
+/* After all were heard that had something to say: flush what was marked, and go on with what is over. */
+void pass_settle(struct relay *r);
 /* Ask all deliveries to end that have not sent the end of their message yet: see deliver.h. */
 void pass_cut(struct relay *r);
 /* Let go of all that runs. */

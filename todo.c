@@ -267,13 +267,14 @@ convert(struct relay *r, struct intake *t, int fd)
 	return got == RECORD_ERROR ? strerror(errno) : t->rcpts[INFO] == 0 ? "its envelope has no sender" : NULL;
 }
 
-/* Make what was written durable, and close it. 0 or -1 with errno. */
+/*
+ * Make what was written durable, or with a journal as durable as it is that todo/N goes, which comes behind it, and close it. 0 or -1 with errno.
+ */
 static int
 make_durable(struct relay *r, struct intake *t)
 {
 	const struct spool s = { .journal = r->journal };
 	const struct timespec birth[2] = { { .tv_sec = r->now }, { .tv_sec = r->now } };
-	unsigned last = t->fd[REMOTE] != -1 ? REMOTE : t->fd[LOCAL] != -1 ? LOCAL : INFO;
 	char dir[64];
 	int rc = 0;
 
@@ -287,7 +288,7 @@ make_durable(struct relay *r, struct intake *t)
 		if (t->fd[f] == -1) {
 			continue;
 		}
-		if (rc == 0 && (f == last ? fsync(t->fd[f]) : spool_before_link(&s, t->fd[f])) == -1) {
+		if (rc == 0 && spool_before_link(&s, t->fd[f]) == -1) {
 			rc = -1;
 		}
 		str_fmt(dir, sizeof dir, "%s/%u", dirs[f], (unsigned)(t->id % r->split));
