@@ -50,11 +50,20 @@ account_login(struct warden *w, const struct radius_answer *a, const char **why)
 	v = users_login(w->user, l, time(NULL));
 	if (v != V_OK) {
 		*why = v == V_LIMIT_SESSIONS ? "too many sessions of this login"
-					     : "its count cannot be read; see mailstile-control(5), users";
+					     : "its count in " USERS_FILE " cannot be read; see mailstile-policy(5)";
 		return v == V_LIMIT_SESSIONS ? v : V_AUTH_LATER;
 	}
 	if (l->size != 0 && (w->info.databytes == 0 || l->size < w->info.databytes)) {
 		w->info.databytes = l->size;
+	}
+	if (account_shared(w) && (acct_fd() == -1 || !acct_wanted(w->house->config))) {
+		struct log_line line;
+
+		warden_event(&line, w, LOG_WARNING, "quota");
+		log_str(&line, "user", w->user);
+		log_text(&line, "msg",
+		    "the RADIUS server counts, but is told nothing: that needs `acct` in radius.conf, and `mailstile serve`");
+		log_end(&line);
 	}
 	w->heard = mono_ms();
 	w->end = l->session_s > TIMEOUT_SESSION ? INT64_MAX : w->heard + l->session_s * INT64_C(1000);
@@ -90,7 +99,7 @@ tell(struct warden *w, enum verdict v, int first)
 
 	if (v == V_NO_COUNTS && ++w->troubles <= 64) {
 		warden_event(&l, w, LOG_ERR, "quota");
-		log_text(&l, "msg", "the count cannot be read or written; see mailstile-control(5), users");
+		log_text(&l, "msg", "the count in " USERS_FILE " cannot be read or written; see mailstile-policy(5)");
 		log_text(&l, "error", strerror(errno));
 		log_end(&l);
 	}

@@ -126,6 +126,7 @@ void acct_sync(void);
 
 /* clang-format off */
 static inline void acct_close(void) {}
+static inline int acct_fd(void) { return -1; }
 static inline int acct_wanted(const struct config *c) { (void)c; return 0; }
 static inline void acct_begin(uint32_t run, const char *sid, const char *client, const char *user, const struct radius_answer *a, int keeps)
 { (void)run; (void)sid; (void)client; (void)user; (void)a; (void)keeps; }

@@ -464,8 +464,8 @@ _Static_assert(USERS_FLUSH_SECONDS >= 0 && USERS_FLUSH_SECONDS <= 3600, "USERS_F
 #define ACCT_FILE "mailstile/acct"
 #endif
 
-/* ACCT_PLACES: logins that run or whose end is not acknowledged yet, when that file is made. Default 256, range SESSIONS_MAX-65536. Costs 1 KiB on the
- * disk each. Beyond: the end of the one that ended first is forgotten. */
+/* ACCT_PLACES: logins that run or whose end is not acknowledged yet, when that file is made. Default SESSIONS_MAX + 156, range SESSIONS_MAX-65536.
+ * Costs 1 KiB on the disk each. Beyond: the end of the one that ended first is forgotten. */
 #ifndef ACCT_PLACES
 #define ACCT_PLACES (SESSIONS_MAX + 156)
 #endif

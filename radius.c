@@ -608,7 +608,7 @@ radius_trouble_text(enum radius_trouble t)
 		return "its answers do not fit the shared secret: is the secret in radius.conf the server's for this host?";
 	case RADIUS_UNSIGNED:
 		return "its answers carry no Message-Authenticator: update or configure the server, or add the word "
-		       "`unsigned` to its line, see mailstile-control(5)";
+		       "`unsigned` to its line, see mailstile-radius(5)";
 	case RADIUS_NO_ADDRESS:
 		return "its name has no address yet: does DNS work, is the name right? An address in radius.conf needs no DNS";
 	case RADIUS_NETWORK:

@@ -440,7 +440,7 @@ show(const struct item *t)
 		out_str("}\n");
 		return;
 	}
-	out_fmt("%-12llu ", (unsigned long long)t->id);
+	out_fmt("%llu  ", (unsigned long long)t->id);
 	out_span(q.now - t->birth);
 	out_fmt(" old, %lld octets, from <", (long long)st.st_size);
 	out_text(sender == NULL ? "?" : sender);

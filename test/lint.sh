@@ -10,7 +10,7 @@ make="${MAKE:-make} --no-print-directory"
 test/install-deps.sh build unit lint && $make deps && $make SANITIZE=1 deps || exit 1
 
 failed=
-steps="gcc_analyzer clang_warnings clang_analyze tidy cpp_check shell_check man_pages py_flakes format"
+steps="gcc_analyzer clang_warnings clang_analyze tidy cpp_check shell_check man_pages py_flakes format formats"
 
 sources=$(ls -- *.c)
 tests=$(ls -- test/unit/*.c test/fuzz/*.c test/bench/*.c test/hostile/*.c test/dns/*.c test/relay/*.c test/remote/*.c)
@@ -110,6 +110,12 @@ format() {
 	return $rc
 }
 
+# Our own formatter (str.c) knows fewer conversions than the printf() that compilers check for.
+formats() {
+	# shellcheck disable=SC2086
+	test -z "$sources$tests" || ! grep -nE '"[^"]*%[0-9]*([-+#][0-9a-z]|\*|[hjtXpifge])' $sources $tests /dev/null | grep -v '^test/'
+}
+
 # defect STEP SUFFIX TEXT: the step must find fault with this, and with nothing when it is not there
 defect() {
 	step=$1
@@ -149,6 +155,7 @@ prove() {
 	defect shell_check sh '#!/bin/sh\nrm -rf $1/bin\n'
 	defect man_pages 8 '.Dd November 21, 2026\n.Dt DEFECT 8\n.Os\n.Sh NAME\n.Nm defect\n.Nd x\n.Sh DESCRIPTION\n.Xx y\n'
 	defect py_flakes py 'import os\nprint(undefined)\n'
+	defect formats c 'void print(int fd, const char *fmt, ...);\nvoid f(void);\nvoid\nf(void)\n{\n\tprint(1, "%-12u", 1U);\n}\n'
 	defect format c 'int f(void)\n{\n   return 0;\n}\n'
 }
 

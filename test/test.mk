@@ -205,6 +205,7 @@ sizes:
 	+$(Q)test/sizes.sh '$(BOARDS)' '$(BARE)' > build/SIZE.md && mv build/SIZE.md doc/SIZE.md
 
 size: all
+	@test -n "$(SIZE_BUDGET)" -a -n "$(SIZE_BUDGET_TOOLS)" || { echo "board/$(BOARD)/board.mk: expected SIZE_BUDGET and SIZE_BUDGET_TOOLS, in octets"; exit 1; }
 	@$(CROSS)size $(B)/mailstile.elf
 	@n=$$(stat -c %s $(PROG)); echo "$(PROG): $$n octets stripped, budget $(SIZE_BUDGET_TOOLS)"; test "$$n" -le "$(SIZE_BUDGET_TOOLS)"
 	+$(Q)$(MAKE) --no-print-directory -s B=$(B)-bare PROG=$(B)-bare/mailstile CPPFLAGS='$(CPPFLAGS) $(BARE:%=-D%=0)' all

@@ -189,6 +189,7 @@ def test_vendor_attributes(box):
         c.mail(sender="a@example.net")
         c.mail(sender="a@example.net")
         refused(c, 450, "4.7.1", "a@example.net")
+    assert any("is told nothing" in e["msg"] for e in box.log("quota", user="vsa")), box.log("quota")
     with login(box, "vsa") as c:  # two more are left, says the server, who counts
         c.mail(sender="a@example.net")
         with login(box, "vsa") as other:  # what this one says is from now on, and there is one already

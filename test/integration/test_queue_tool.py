@@ -45,6 +45,8 @@ def test_operator(down):
     # Each of them was tried by itself, and knows what came of it.
     assert all("Connection refused" in e["error"] for e in mine.values() if e["state"] == "timed")
     text = queue(server, "list")
+    for n, e in listed(server).items():
+        assert re.search(r"^%d  \d+ s old, %d octets, from <%s>$" % (n, e["size"], e["sender"]), text, re.M), text
     assert text.endswith("3 messages\n") and "        carol@Near.example\n" in text and "is down, tried in" in text
     assert re.match(r"3 messages, .*; the oldest is \d+ s old\n    127\.0\.0\.1: \d+ wait, 0 deliveries run; down, tried in", queue(server, "stat"))
     # Orders: by domain, by number, by all.
