@@ -367,12 +367,12 @@ try_login(void)
 	}
 }
 
-static enum line_result
+static void
 guided(void)
 {
 	enum line_result r = LINE_OK;
 
-	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
+	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D all of them; what was taken stays.\n");
 	if (time(NULL) < BUILD_EPOCH) {
 		r = console_time();
 	}
@@ -393,7 +393,6 @@ guided(void)
 		}
 	}
 #endif
-	return r;
 }
 
 #define MENU \
@@ -463,7 +462,8 @@ choose(char what)
 	case '0':
 		return 0;
 	case '1':
-		return guided() != LINE_END;
+		guided();
+		break;
 	case '2':
 		ask_key("me");
 		break;
@@ -537,7 +537,7 @@ choose(char what)
 int
 console_main(int argc, char **argv)
 {
-	enum line_result r = LINE_OK;
+	enum line_result r;
 	char answer[8];
 	struct options o;
 	int opt;
@@ -562,9 +562,9 @@ console_main(int argc, char **argv)
 		return 1;
 	}
 	if (!is_set_up()) {
-		r = guided();
+		guided();
 	}
-	while (r != LINE_END) {
+	do {
 		if (!is_set_up()) {
 			print(STDOUT_FILENO, "\nNot set up yet: 1 asks for what is missing.\n");
 		}
@@ -572,7 +572,7 @@ console_main(int argc, char **argv)
 		if (r == LINE_OK && answer[0] != '\0' && !choose(answer[1] == '\0' ? answer[0] : 'x')) {
 			break;
 		}
-	}
+	} while (r != LINE_END);
 	line_end();
 	return 0;
 }
