@@ -247,7 +247,7 @@ present(const struct question *q, const struct setting *s, char dst[80])
 		memcpy(text + n - 3, "...", 3);
 	}
 	text[n] = '\0';
-	return str_fmt(dst, 80, "now %s%s", text + (text[0] == ':'),
+	return str_fmt(dst, 80, "now %s%s", n == 0 ? "empty" : text + (text[0] == ':'),
 	    strstr(text, ".localdomain") != NULL ? ", a placeholder" : "");
 }
 

@@ -374,6 +374,8 @@ def test_a_long_value(empty):
     text = empty.tool("console", check=False, input=b"1\n" + b"\n" * 6 + b"n\n0\n").text
     assert "(now domain-0.example domain-1.example domain-2.exam...; Return leaves it)" in text
     assert "(now day=5; Return leaves it)" in text and "(now ?[2J@x; Return leaves it)" in text and "\x1b" not in text
+    empty.set(rcpthosts="")
+    assert "(now empty; Return leaves it)" in empty.tool("console", check=False, input=b"5\n\n0\n").text
     assert "RADIUS servers, as in 192.0.2.1:1812 192.0.2.2\n(there is one; Return leaves it)" in text and SECRET not in text
 
 
