@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -78,22 +79,48 @@ tell_server(const char *path, pid_t pid, const struct config *c)
 	return -1;
 }
 
-/* The server behind the socket. 0: there is none. -1: not known. */
+/* Are these one directory? A name that only the server can look up from where it stands counts as the same. */
+static int
+same_home(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return b[0] != '/' || strcmp(a, b) == 0 ||
+	    (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+}
+
+/* The server behind the socket. 0: there is none. -1: not known, or of another home, which is told. */
 static pid_t
-server_of(const char *path)
+server_of(const char *path, const char *home)
 {
 	struct ucred who;
 	socklen_t len = sizeof who;
 	int fd = ctl_connect(path);
 	pid_t pid = -1;
 
-	if (fd == -1) {
-		return errno == ENOENT || errno == ECONNREFUSED ? 0 : -1;
+	if (fd == -1 && (errno == ENOENT || errno == ECONNREFUSED)) {
+		return 0;
 	}
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && who.pid > 1) {
-		pid = who.pid;
+	if (fd != -1) {
+		errno = ESRCH; /* for a process that cannot be named from here */
 	}
-	close(fd);
+	if (fd == -1 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == -1 || who.pid < 2) {
+		print(STDERR_FILENO, "mailstile: %s: %s\n", path, strerror(errno));
+	} else if (ctl_query(fd, CTL_STATUS, 0, &status, sizeof status) == -1) {
+		print(STDERR_FILENO, "mailstile: %s: no answer, or from another version: restart the server\n", path);
+	} else {
+		status.home[sizeof status.home - 1] = '\0';
+		if (same_home(home, status.home)) {
+			pid = who.pid;
+		} else {
+			print(STDERR_FILENO,
+			    "mailstile: the server at %s is that of %s, and nothing is applied: -S names the socket of another one\n",
+			    path, status.home);
+		}
+	}
+	if (fd != -1) {
+		close(fd);
+	}
 	return pid;
 }
 
@@ -126,9 +153,8 @@ apply(const struct settings_home *h, const char *path)
 		config_free(c);
 		return 1;
 	}
-	pid = server_of(path);
+	pid = server_of(path, h->home);
 	if (pid == -1) {
-		print(STDERR_FILENO, "mailstile: %s: %s\n", path, strerror(errno));
 		rc = 111;
 	} else if (pid == 0) {
 		print(STDOUT_FILENO, "no server runs; its next start will use this\n");

@@ -216,6 +216,7 @@ send_status(const struct house *h, const struct listeners *ls)
 	(void)str_copy(s.version, sizeof s.version, VERSION);
 	(void)str_copy(s.me, sizeof s.me, h->config->me);
 	(void)str_copy(s.spool, sizeof s.spool, h->config->spool_dir);
+	(void)str_copy(s.home, sizeof s.home, h->config->home);
 	tell_listeners(&s, h->config, ls);
 	tell_radius(&s, h, now);
 	if (msg_send(ctl.tool, &s, sizeof s, -1) == -1) {

@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CTL_MAGIC 0x6d737401 /* another layout, another number */
+#define CTL_MAGIC 0x6d737402 /* another layout, another number */
 
 enum ctl_type {
 	CTL_STATUS = 1, /* -> struct ctl_status, then as many struct ctl_line as it says */
@@ -144,6 +144,7 @@ struct ctl_status {
 	uint32_t listeners, radius;
 	uint32_t count[COUNTS];
 	char version[32], me[256], spool[256];
+	char home[256]; /* as the server was told; "": longer */
 	struct ctl_listener listener[LISTENERS_MAX];
 	struct ctl_radius server[RADIUS_SERVERS_MAX];
 };

@@ -344,19 +344,21 @@ void
 radconf_load(struct config *c, struct diag *d)
 {
 	int bad;
-	char path[512];
+	const char *path;
+	char own[512];
 	struct stat st;
 	long n;
 
-	ctl_path(c->home, "radius.conf", path, sizeof path);
+	path = ctl_path(c->home, "radius.conf", own, sizeof own);
 	if (stat(path, &st) == -1 && errno == ENOENT) {
-		str_copy(path, sizeof path, RADIUS_CONF);
+		path = RADIUS_CONF;
 	}
 	n = file_read(path, c->secrets->file, sizeof c->secrets->file - 1);
 	if (n == -1) {
 		/* Where nobody is ever asked to log in, none is needed. */
-		diag_put(d, logins_possible(c) ? DIAG_ERROR : DIAG_NOTE, path, 0,
-		    "cannot be read: %s; nobody can log in", strerror(errno));
+		diag_put(d, logins_possible(c) ? DIAG_ERROR : DIAG_NOTE, own, 0,
+		    "%scannot be read: %s; nobody can log in", path == own ? "" : "not there, and " RADIUS_CONF " ",
+		    strerror(errno));
 		return;
 	}
 	if (stat(path, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {

@@ -164,7 +164,7 @@ test_certificate(struct config *c, unsigned i)
 	certlook_leaf(&c->chain, until, &self);
 	error = certlook_judge(&c->chain, c->me, now, NULL, 0);
 	if (error == BR_ERR_X509_BAD_SERVER_NAME) {
-		return say(0, "certificate", "it is for another name than control/me says");
+		return say(0, "certificate", "it is for another name than control/me says: " CERTLOOK_REMEDY);
 	}
 	if (error == BR_ERR_X509_EXPIRED) {
 		str_fmt(text, sizeof text, "not valid at this date; its end is %s", until);

@@ -252,6 +252,26 @@ users_zone(int32_t seconds)
 
 /* ---- days ---- */
 
+/* Nothing was sent today, and so it is not known any more what RADIUS has left. */
+static void
+anew(struct users_record *r)
+{
+	r->messages = r->rcpts = r->tripped = 0;
+	r->limit = (r->flags & USERS_LEFT) != 0 ? LIMIT_NONE : r->limit;
+	r->limit_rcpt = (r->flags & USERS_LEFT_RCPT) != 0 ? LIMIT_NONE : r->limit_rcpt;
+	r->flags &= ~(USERS_LEFT | USERS_LEFT_RCPT);
+}
+
+/* As they are now. */
+static void
+note_limits(struct users_record *r, const struct limits *l)
+{
+	r->limit = l->day;
+	r->limit_rcpt = l->rcpt;
+	r->flags &= ~(USERS_LEFT | USERS_LEFT_RCPT);
+	r->flags |= (l->left != LIMIT_NONE ? USERS_LEFT : 0) | (l->left_rcpt != LIMIT_NONE ? USERS_LEFT_RCPT : 0);
+}
+
 static void
 roll(struct users_record *r, int64_t now)
 {
@@ -262,7 +282,7 @@ roll(struct users_record *r, int64_t now)
 		return; /* the clock is not set */
 	}
 	if (day > r->day) {
-		r->messages = r->rcpts = r->tripped = 0;
+		anew(r);
 		r->day = day;
 	} else if (r->day > day + 1) {
 		/* The clock was far ahead, once: what was counted then is today's. A single day back may be a zone, or a step to and fro. */
@@ -496,8 +516,7 @@ trips(struct users_record *r, const struct limits *l, enum verdict v)
 		return 0;
 	}
 	r->tripped = 1;
-	r->limit = l->day;
-	r->limit_rcpt = l->rcpt;
+	note_limits(r, l);
 	return 1;
 }
 
@@ -548,8 +567,7 @@ ask(const char *user, const struct limits *l, unsigned rcpts, int64_t now, int *
 		r.burst = sum_capped(r.burst, 1);
 		r.total++;
 		r.last = (uint32_t)now;
-		r.limit = l->day;
-		r.limit_rcpt = l->rcpt;
+		note_limits(&r, l);
 	}
 	if ((*first || (v == V_OK && book)) && store(at, &r) == -1) {
 		v = V_NO_COUNTS;
@@ -627,9 +645,10 @@ users_change(const char *user, uint32_t set, uint32_t clear, int again, int64_t 
 	}
 	r.flags = (r.flags & ~clear) | set;
 	if (again) {
-		r.messages = r.rcpts = r.burst = r.tripped = 0;
+		anew(&r);
+		r.burst = 0;
 	}
-	rc = store(at, &r) == 0 && fdatasync(file) == 0 ? 0 : -1;
+	rc = store(at, &r) == -1 || fdatasync(file) == -1 ? -1 : r.total == 0;
 	unlock(at);
 	return rc;
 }
