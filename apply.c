@@ -78,9 +78,9 @@ tell_server(const char *path, pid_t pid, const struct config *c)
 	return -1;
 }
 
-/* The server behind the socket. 0: there is none. -1: not known. */
+/* The server of `home`, behind the socket. 0: there is none. -1: not known. */
 static pid_t
-server_of(const char *path)
+server_of(const char *path, const char *home)
 {
 	struct ucred who;
 	socklen_t len = sizeof who;
@@ -89,6 +89,13 @@ server_of(const char *path)
 
 	if (fd == -1) {
 		return errno == ENOENT || errno == ECONNREFUSED ? 0 : -1;
+	}
+	if (ctl_query(fd, CTL_STATUS, 0, &status, sizeof status) == 0) {
+		status.home[sizeof status.home - 1] = '\0';
+		if (!ctl_is_home(home, status.home)) {
+			close(fd);
+			return 0;
+		}
 	}
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && who.pid > 1) {
 		pid = who.pid;
@@ -126,7 +133,7 @@ apply(const struct settings_home *h, const char *path)
 		config_free(c);
 		return 1;
 	}
-	pid = server_of(path);
+	pid = server_of(path, h->home);
 	if (pid == -1) {
 		print(STDERR_FILENO, "mailstile: %s: %s\n", path, strerror(errno));
 		rc = 111;
@@ -147,7 +154,7 @@ int
 apply_main(int argc, char **argv)
 {
 	struct settings_home h;
-	const char *home = NULL, *path = CTL_SOCKET;
+	const char *home = NULL, *path = NULL;
 	struct options o;
 	int opt, rc;
 
@@ -164,7 +171,7 @@ apply_main(int argc, char **argv)
 	if (settings_open(&h, home) == -1) {
 		return 111;
 	}
-	rc = apply(&h, path);
+	rc = apply(&h, path == NULL ? ctl_where(home, 1) : path);
 	settings_close(&h);
 	return rc;
 }

@@ -108,6 +108,27 @@ show_radius(struct buf *b, const struct ctl_status *s)
 	}
 }
 
+/* What keeps everybody out, whatever RADIUS says. */
+static void
+show_nobody(struct buf *b, const struct ctl_status *s)
+{
+	static const struct {
+		uint32_t bit;
+		const char *why;
+	} all[] = {
+		{ CTL_NO_CERTIFICATE, "no certificate that can be used" },
+		{ CTL_NO_COUNTS, "the file of what each login has sent" },
+		{ CTL_NO_LIMITS, "userlimits or timezone has a fault" },
+	};
+
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+		if ((s->nobody & all[i].bit) != 0) {
+			buf_fmt(b, "NO LOGINS   %s: see `mailstile check`", all[i].why);
+			line(b);
+		}
+	}
+}
+
 static void
 show_server(struct buf *b, const struct ctl_status *s)
 {
@@ -122,6 +143,7 @@ show_server(struct buf *b, const struct ctl_status *s)
 	line(b);
 	show_listeners(b, s);
 	show_radius(b, s);
+	show_nobody(b, s);
 	buf_fmt(b, "sessions    %u of %u now, %u logged in; %u so far, %u under TLS, %u refused", s->sessions,
 	    s->sessions_max, s->loggedin, c[COUNT_SESSIONS], c[COUNT_TLS], c[COUNT_REFUSED]);
 	line(b);
@@ -252,6 +274,8 @@ print_server(const struct ctl_status *s)
 	    STDOUT_FILENO, "mailstile_info{version=\"%s\",host=\"%s\"} 1\n", s->version, label(s->me, mem, sizeof mem));
 	single("uptime_seconds", "gauge", "Seconds since the start.", s->up);
 	single("clock_set", "gauge", "1 when the clock can be right.", s->clock_set);
+	single("logins_possible", "gauge", "0 when a fault of the configuration keeps everybody from logging in.",
+	    s->nobody == 0 && s->radius > 0);
 	single("sessions", "gauge", "Sessions now.", s->sessions);
 	single("sessions_max", "gauge", "Sessions there may be.", s->sessions_max);
 	single("sessions_logged_in", "gauge", "Sessions now that have logged in.", s->loggedin);
@@ -306,7 +330,8 @@ print_queue(int fd, const struct ctl_counts *q)
 static void
 end_texts(struct ctl_status *s)
 {
-	s->version[sizeof s->version - 1] = s->me[sizeof s->me - 1] = s->spool[sizeof s->spool - 1] = '\0';
+	s->version[sizeof s->version - 1] = s->me[sizeof s->me - 1] = '\0';
+	s->home[sizeof s->home - 1] = s->spool[sizeof s->spool - 1] = '\0';
 	for (unsigned i = 0; i < LISTENERS_MAX; i++) {
 		s->listener[i].where[sizeof s->listener[i].where - 1] = '\0';
 		s->listener[i].profile[sizeof s->listener[i].profile - 1] = '\0';
@@ -342,23 +367,25 @@ status_main(int argc, char **argv)
 	static struct ctl_status s;
 	static struct ctl_line lines[CTL_LINES_MAX];
 	static struct ctl_counts q;
-	const char *path = CTL_SOCKET;
+	const char *path = NULL, *home = NULL;
 	struct options o;
 	int opt, fd, prometheus = 0, have_queue;
 
 	(void)argc;
 	options_begin(&o, argv);
-	while ((opt = options_next(&o, "pS:")) != 0) {
+	while ((opt = options_next(&o, "pH:S:")) != 0) {
 		if (opt == '?') {
 			break;
 		}
 		prometheus |= opt == 'p';
+		home = opt == 'H' ? o.value : home;
 		path = opt == 'S' ? o.value : path;
 	}
 	if (opt != 0 || *o.word != NULL) {
-		print(STDERR_FILENO, "usage: mailstile status [-p] [-S socket]\n");
+		print(STDERR_FILENO, "usage: mailstile status [-p] [-H home] [-S socket]\n");
 		return 100;
 	}
+	path = path == NULL ? ctl_where(home, 1) : path;
 	fd = ctl_connect(path);
 	if (fd == -1) {
 		opt = errno;
@@ -377,6 +404,10 @@ status_main(int argc, char **argv)
 	}
 	close(fd);
 	end_texts(&s);
+	if (home != NULL && !ctl_is_home(home, s.home)) {
+		print(STDERR_FILENO, "mailstile: no server of %s runs; the one at %s is of %s\n", home, path, s.home);
+		return NOT_RUNNING;
+	}
 	fd = ctl_connect(path);
 	have_queue = fd != -1 && ctl_query(fd, CTL_COUNTS, 0, &q, sizeof q) == 0 && q.rc == CTL_DONE;
 	q.error[sizeof q.error - 1] = '\0';

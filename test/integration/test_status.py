@@ -16,7 +16,7 @@ import tools
 from tools import poll
 
 ASK = struct.Struct("=IIQ")
-MAGIC, STATUS = 0x6D737401, 1
+MAGIC, STATUS = 0x6D737402, 1
 
 
 def status(server, *words, check=True):
