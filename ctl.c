@@ -74,8 +74,9 @@ ctl_open(const char *path)
 	errno = ENAMETOOLONG;
 	if (fd == -1 || str_copy(ctl.at.sun_path, sizeof ctl.at.sun_path, path) == -1 ||
 	    bind_private(fd, &ctl.at) == -1 || listen(fd, 8) == -1) {
-		log_msg(LOG_WARNING, "config", "%s: %s: `mailstile status` and `queue` will not find this server; name another place with -S", path,
-		    strerror(errno));
+		log_msg(LOG_WARNING, "config",
+		    "%s: %s: `mailstile status` and `queue` will not find this server; name another place with -S",
+		    path, strerror(errno));
 		if (fd != -1) {
 			close(fd);
 		}

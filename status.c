@@ -60,6 +60,12 @@ span(struct buf *b, int64_t seconds)
 	}
 }
 
+static const char *
+s_of(uint32_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
 /* ---- the screen ---- */
 
 static void
@@ -150,8 +156,8 @@ show_server(struct buf *b, const struct ctl_status *s)
 	buf_fmt(b, "logins      %u good, %u wrong, %u that RADIUS did not answer", c[COUNT_LOGINS],
 	    c[COUNT_LOGIN_FAILS], c[COUNT_LOGIN_LATER]);
 	line(b);
-	buf_fmt(b, "messages    %u taken, %u recipients, %u KiB; %u not taken", c[COUNT_MESSAGES], c[COUNT_RCPTS],
-	    c[COUNT_KIB], c[COUNT_REJECTED]);
+	buf_fmt(b, "messages    %u taken, %u recipient%s, %u KiB; %u not taken", c[COUNT_MESSAGES], c[COUNT_RCPTS],
+	    s_of(c[COUNT_RCPTS]), c[COUNT_KIB], c[COUNT_REJECTED]);
 	line(b);
 	if (c[COUNT_CRASHES] > 0) {
 		buf_fmt(b, "CRASHES     %u: see the log", c[COUNT_CRASHES]);
@@ -182,15 +188,15 @@ show_down(struct buf *b, int fd)
 static void
 show_queue(struct buf *b, int fd, const struct ctl_counts *q)
 {
-	buf_fmt(b, "queue       %u messages", q->queued);
+	buf_fmt(b, "queue       %u message%s", q->queued, s_of(q->queued));
 	if (q->queued > 0) {
 		buf_str(b, ", the oldest ");
 		span(b, q->oldest);
 		buf_fmt(b, " old: %u due, %u wait, %u later, %u held", q->due, q->waiting, q->timed, q->held);
 	}
 	line(b);
-	buf_fmt(b, "delivery    %u of %u run; %u recipients done, %u put off, %u failed", q->deliveries,
-	    q->deliveries_max, q->ok, q->deferred, q->failed);
+	buf_fmt(b, "delivery    %u of %u run; %u recipient%s done, %u put off, %u failed", q->deliveries,
+	    q->deliveries_max, q->ok, s_of(q->ok), q->deferred, q->failed);
 	line(b);
 	show_down(b, fd);
 	if (q->error_age >= 0) {

@@ -167,7 +167,8 @@ make(const char *path, int root, uid_t uid, gid_t gid)
 		return -1;
 	}
 	/* Root without CAP_CHOWN keeps it: who needs it gets it open. */
-	rc = fill(fd) == 0 && (!root || fchown(fd, uid, gid) == 0 || errno == EPERM) && (link(tmp, path) == 0 || errno == EEXIST)
+	rc = fill(fd) == 0 && (!root || fchown(fd, uid, gid) == 0 || errno == EPERM) &&
+		(link(tmp, path) == 0 || errno == EEXIST)
 	    ? 0
 	    : -1;
 	saved = errno;
