@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -414,6 +415,7 @@ check_main(int argc, char **argv)
 	const char *home = NULL, *user = NULL;
 	struct config *c;
 	struct options o;
+	struct stat st;
 	int opt;
 
 	(void)argc;
@@ -436,6 +438,10 @@ check_main(int argc, char **argv)
 	}
 	if (c != NULL) {
 		check_rest(c, &d);
+	}
+	if (d.errors > 0 && geteuid() != 0 && stat(home == NULL ? HOME_DIR : home, &st) == 0 &&
+	    st.st_uid != geteuid()) {
+		diag_put(&d, DIAG_NOTE, NULL, 0, "only root may read all of this: run check as root");
 	}
 	print(STDOUT_FILENO, "%u error%s, %u warning%s\n", d.errors, d.errors == 1 ? "" : "s", d.warnings,
 	    d.warnings == 1 ? "" : "s");
