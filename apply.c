@@ -90,7 +90,8 @@ server_of(const char *path, const char *home)
 	if (fd == -1) {
 		return errno == ENOENT || errno == ECONNREFUSED ? 0 : -1;
 	}
-	if (ctl_query(fd, CTL_STATUS, 0, &status, sizeof status) == 0) {
+	/* Where any server may be, when -S has not named this one. */
+	if (strcmp(path, CTL_SOCKET) == 0 && ctl_query(fd, CTL_STATUS, 0, &status, sizeof status) == 0) {
 		status.home[sizeof status.home - 1] = '\0';
 		if (!ctl_is_home(home, status.home)) {
 			close(fd);

@@ -100,6 +100,16 @@ def test_fresh_home(started, record):
     assert not server.log("config", level="error"), server.tail()
 
 
+def test_apply_to_another_home(started, make_server):
+    """The server at the usual place is not told to reload for a home that is not its own."""
+    server, other = started(), make_server(start=False)
+    assert inside(server, server.binary, "apply", "-H", other.home, check=False).text.startswith("no server runs")  # which is read-only here
+    p = inside(server, server.binary, "status", "-H", other.home, check=False)
+    assert p.returncode == 3 and "no server of %s runs" % other.home in p.text, p
+    assert inside(server, server.binary, "status", "-H", HOME + "/").text.startswith("mailstile ")
+    assert not server.log("reload")
+
+
 def test_home_of_a_server_with_all_powers(started):
     """Counts and accounting belong to qmailq there, and to nobody else."""
     def before(server):
