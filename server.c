@@ -46,7 +46,7 @@ static struct server {
 	struct listeners listeners;
 	const char *home;
 	const char *pidfile;
-	const char *ctl; /* where the control socket is, NULL = nowhere */
+	const char *ctl; /* where the control socket is, NULL or "" = nowhere */
 	int argc;
 	char **argv;
 	pid_t resolver;
@@ -412,7 +412,7 @@ open_listeners(void)
 static void
 open_control(void)
 {
-	if (server.ctl != NULL) {
+	if (server.ctl != NULL && server.ctl[0] != '\0') {
 		(void)ctl_open(server.ctl);
 	}
 	collect_closes();

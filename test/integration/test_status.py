@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import struct
-import subprocess
 import time
 
 import pytest
@@ -124,15 +123,11 @@ def test_socket_below_a_home(make_server):
     """A server of a home of its own, by hand: no -S is needed, and servers are not mistaken for one another."""
     server, other = make_server(start=False), make_server()
     server.ctl = os.path.join(server.home, "mailstile.sock")
-    argv = server.argv("serve", "-H", server.home)
+    server.words = []
     assert server.tool("apply").text.startswith("no server runs")
     p = server.tool("status", check=False)
     assert p.returncode == 3, p
-    with open(server.logfile, "ab") as log:
-        server.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=harness.environment(), start_new_session=True)
-    server.pid = server.process.pid
-    harness.live.append(server)
-    poll(lambda: server.log("start"), "the start")
+    server.start()
     assert stat.S_IMODE(os.stat(server.ctl).st_mode) == 0o600
     assert server.tool("status").text.startswith("mailstile ")
     assert "the server uses this now" in server.tool("apply").text
@@ -151,7 +146,7 @@ def test_home_with_a_long_name(make_server, scratch):
     home = os.path.join(scratch, "x" * 100)
     os.rename(server.home, home)
     server.home, server.control, server.queue = home, os.path.join(home, "control"), os.path.join(home, "queue")
-    server.wrap = ["env"]  # then the harness names no socket
+    server.words = []
     server.start()
     assert [e for e in server.log("config") if "name another place with -S" in e["msg"]], server.tail()
 

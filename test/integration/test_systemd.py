@@ -57,7 +57,7 @@ def started(make_server, record):
         caps = [c.replace("CAP_", "+", 1).lower() for c in unit("CapabilityBoundingSet")]
         server.wrap = ["setpriv", "--bounding-set=-all," + ",".join(caps), "--no-new-privs"]
         server.mounts = mounts(server.home)
-        server.home = HOME  # as it sees it; so the socket is where it always is
+        server.home, server.words = HOME, []  # as it sees it; so the socket is where it always is
         server.logfile, server.events, server.read_to = server.logfile + ".unit", [], 0
         server.start()
         return server
