@@ -207,6 +207,34 @@ show_queue(struct buf *b, int fd, const struct ctl_counts *q)
 	}
 }
 
+/* A line of the log; of a finding about the configuration what the screen has room for: level, name of the file, text. */
+static void
+log_text_short(struct buf *b, const char *s)
+{
+	static const char head[] = "ev=config level=", file[] = " file=", msg[] = " msg=\"";
+	const char *name = strstr(s, file), *text = strstr(s, msg), *slash;
+	size_t n;
+
+	if (strncmp(s, head, sizeof head - 1) != 0 || name == NULL || text == NULL || text < name) {
+		buf_str(b, s);
+		return;
+	}
+	s += sizeof head - 1;
+	buf_fmt(b, "%.*s: ", (int)(name - s), s);
+	name += sizeof file - 1;
+	n = strcspn(name, " ");
+	slash = memrchr(name, '/', n);
+	if (slash != NULL) {
+		n -= (size_t)(slash + 1 - name);
+		name = slash + 1;
+	}
+	if (n > 1) { /* - is no file */
+		buf_fmt(b, "%.*s: ", (int)n, name);
+	}
+	text += sizeof msg - 1;
+	buf_fmt(b, "%.*s", (int)strcspn(text, "\""), text);
+}
+
 /* The last lines of the log that tell of trouble, as far as there is room. */
 static void
 show_lines(struct buf *b, const struct ctl_line *l, uint32_t n)
@@ -221,7 +249,8 @@ show_lines(struct buf *b, const struct ctl_line *l, uint32_t n)
 	for (uint32_t i = n > room ? n - room : 0; i < n; i++) {
 		buf_str(b, "  ");
 		span(b, l[i].age);
-		buf_fmt(b, " ago: %s", l[i].text);
+		buf_str(b, " ago: ");
+		log_text_short(b, l[i].text);
 		line(b);
 	}
 }

@@ -107,7 +107,7 @@ def test_nobody_can_log_in(make_server):
         out = screen(server)
         assert re.search(want, out, re.M), out
         # Not only where the log is: this was before the start.
-        assert re.search(r"^  \d+ s ago: ev=config level=error ", out, re.M), out
+        assert re.search(r"^  \d+ s ago: error: %s: \w+" % os.path.basename(line), out, re.M), out
         assert server.log("config", level="error")[0]["file"].endswith(line)
         assert metrics(server)["mailstile_logins_possible"] == 0
         server.stop()
