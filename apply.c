@@ -17,7 +17,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -79,16 +78,6 @@ tell_server(const char *path, pid_t pid, const struct config *c)
 	return -1;
 }
 
-/* Are these one directory? A name that only the server can look up from where it stands counts as the same. */
-static int
-same_home(const char *a, const char *b)
-{
-	struct stat x, y;
-
-	return b[0] != '/' || strcmp(a, b) == 0 ||
-	    (stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
-}
-
 /* The server behind the socket. 0: there is none. -1: not known, or of another home, which is told. */
 static pid_t
 server_of(const char *path, const char *home)
@@ -98,7 +87,10 @@ server_of(const char *path, const char *home)
 	int fd = ctl_connect(path);
 	pid_t pid = -1;
 
-	if (fd == -1 && (errno == ENOENT || errno == ECONNREFUSED)) {
+	/* At the usual place there may be one that is root's; that is not the one of a home elsewhere. */
+	if (fd == -1 &&
+	    (errno == ENOENT || errno == ECONNREFUSED ||
+		(errno == EACCES && strcmp(path, CTL_SOCKET) == 0 && strcmp(ctl_where(home, 0), CTL_SOCKET) != 0))) {
 		return 0;
 	}
 	if (fd != -1) {
@@ -110,8 +102,10 @@ server_of(const char *path, const char *home)
 		print(STDERR_FILENO, "mailstile: %s: no answer, or from another version: restart the server\n", path);
 	} else {
 		status.home[sizeof status.home - 1] = '\0';
-		if (same_home(home, status.home)) {
+		if (ctl_is_home(home, status.home)) {
 			pid = who.pid;
+		} else if (strcmp(path, CTL_SOCKET) == 0) {
+			pid = 0; /* where any server may be: not ours */
 		} else {
 			print(STDERR_FILENO,
 			    "mailstile: the server at %s is that of %s, and nothing is applied: -S names the socket of another one\n",
@@ -173,7 +167,7 @@ int
 apply_main(int argc, char **argv)
 {
 	struct settings_home h;
-	const char *home = NULL, *path = CTL_SOCKET;
+	const char *home = NULL, *path = NULL;
 	struct options o;
 	int opt, rc;
 
@@ -190,7 +184,7 @@ apply_main(int argc, char **argv)
 	if (settings_open(&h, home) == -1) {
 		return 111;
 	}
-	rc = apply(&h, path);
+	rc = apply(&h, path == NULL ? ctl_where(home, 1) : path);
 	settings_close(&h);
 	return rc;
 }

@@ -543,7 +543,7 @@ console_main(int argc, char **argv)
 	int opt;
 
 	(void)argc;
-	console = (struct console){ .home = HOME_DIR, .socket = CTL_SOCKET };
+	console = (struct console){ .home = HOME_DIR, .socket = NULL };
 	options_begin(&o, argv);
 	while ((opt = options_next(&o, "H:S:")) != 0 && opt != '?') {
 		console.home = opt == 'H' ? o.value : console.home;
@@ -552,6 +552,9 @@ console_main(int argc, char **argv)
 	if (opt != 0 || *o.word != NULL) {
 		print(STDERR_FILENO, "usage: mailstile console [-H home] [-S socket]\n");
 		return 100;
+	}
+	if (console.socket == NULL) {
+		console.socket = ctl_where(console.home, 1);
 	}
 	if (line_begin() == -1) {
 		return 111;

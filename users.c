@@ -12,6 +12,7 @@
  */
 #include "users.h"
 
+#include "priv.h"
 #include "str.h"
 
 #include <errno.h>
@@ -165,8 +166,11 @@ make(const char *path, int root, uid_t uid, gid_t gid)
 	if (fd == -1) {
 		return -1;
 	}
-	rc =
-	    fill(fd) == 0 && (!root || fchown(fd, uid, gid) == 0) && (link(tmp, path) == 0 || errno == EEXIST) ? 0 : -1;
+	/* Root without CAP_CHOWN keeps it: who needs it gets it open. */
+	rc = fill(fd) == 0 && (!root || fchown(fd, uid, gid) == 0 || errno == EPERM) &&
+		(link(tmp, path) == 0 || errno == EEXIST)
+	    ? 0
+	    : -1;
 	saved = errno;
 	unlink(tmp);
 	close(fd);
@@ -195,7 +199,7 @@ use(int fd, const char *path, int root, uid_t uid, struct diag *d)
 		    strerror(errno));
 		return -1;
 	}
-	if (fstat(fd, &st) == -1 || !S_ISREG(st.st_mode) || (root && st.st_uid != uid) ||
+	if (fstat(fd, &st) == -1 || !S_ISREG(st.st_mode) || (root && st.st_uid != uid && st.st_uid != 0) ||
 	    (st.st_mode & (S_IWGRP | S_IWOTH)) != 0 || adopt(fd) == -1) {
 		diag_put(d, DIAG_ERROR, path, 0,
 		    "damaged, or not a file that only user %u can write; nobody can log in. Move it away, and counts and blocks begin anew",
@@ -214,9 +218,9 @@ users_open(const char *home, int root, uid_t uid, gid_t gid, struct diag *d)
 
 	users_close();
 	path_below(home, path, sizeof path);
-	fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	fd = priv_open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC, uid);
 	if (fd == -1 && errno == ENOENT && make(path, root, uid, gid) == 0) {
-		fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+		fd = priv_open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC, uid);
 	}
 	return use(fd, path, root, uid, d);
 }
@@ -228,7 +232,7 @@ users_check(const char *home, int root, uid_t uid, struct diag *d)
 	int fd;
 
 	path_below(home, path, sizeof path);
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = priv_open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, uid);
 	if (fd != -1 || errno != ENOENT) {
 		use(fd, path, root, uid, d);
 		users_close();
@@ -242,6 +246,12 @@ users_close(void)
 		close(file);
 		file = -1;
 	}
+}
+
+int
+users_there(void)
+{
+	return file != -1;
 }
 
 void

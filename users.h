@@ -48,6 +48,8 @@ void users_check(const char *home, int root, uid_t uid, struct diag *d);
 int users_use(int fd);
 /* For processes that must not have it. */
 void users_close(void);
+/* Can it be had? Without it every login is put off. */
+int users_there(void);
 /* The day begins so many seconds before UTC's. */
 void users_zone(int32_t seconds);
 
