@@ -141,7 +141,7 @@ struct judge {
 	unsigned own, others; /* errors of these files, of all else */
 };
 
-/* An error without what it would bring about, since it is refused. 1; 0: it says nothing else. */
+/* An error, or what is noted beside it, without what it would bring about, since it is refused. 1; 0: it says nothing else. */
 static int
 cut_consequence(char *text)
 {
@@ -181,7 +181,7 @@ judge_emit(struct diag *d, enum diag_level level, const char *file, int line, co
 	} else {
 		str_copy(mem, sizeof mem, text);
 	}
-	if ((j->show > 1 ? level == DIAG_ERROR : j->show && own) && (level != DIAG_ERROR || cut_consequence(mem))) {
+	if ((j->show > 1 ? level == DIAG_ERROR : j->show && own) && (level == DIAG_WARN || cut_consequence(mem))) {
 		diag_to_stdout(d, level, file, line, mem);
 	}
 }
