@@ -11,6 +11,7 @@
 #include "control.h"
 #include "limits.h"
 #include "log.h"
+#include "priv.h"
 #include "radius.h"
 #include "str.h"
 
@@ -81,7 +82,8 @@ fill(int fd, int root, uid_t uid, gid_t gid)
 			return -1;
 		}
 	}
-	return fsync(fd) == 0 && (!root || fchown(fd, uid, gid) == 0) ? 0 : -1;
+	/* Root without CAP_CHOWN keeps it: who needs it gets it open. */
+	return fsync(fd) == 0 && (!root || fchown(fd, uid, gid) == 0 || errno == EPERM) ? 0 : -1;
 }
 
 /* Under another name first: a file that is only half there would stay so. */
@@ -128,10 +130,10 @@ acct_open(const char *home, int root, uid_t uid, gid_t gid, struct diag *d)
 		diag_put(d, DIAG_ERROR, path, 0, "cannot be made: %s; there is no accounting", strerror(errno));
 		return -1;
 	}
-	file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	file = priv_open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC, uid);
 	if (file == -1 || fstat(file, &st) == -1) {
 		diag_put(d, DIAG_ERROR, path, 0, "%s; there is no accounting", strerror(errno));
-	} else if (!S_ISREG(st.st_mode) || st.st_size != size || (root && st.st_uid != uid) ||
+	} else if (!S_ISREG(st.st_mode) || st.st_size != size || (root && st.st_uid != uid && st.st_uid != 0) ||
 	    (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
 		diag_put(d, DIAG_ERROR, path, 0,
 		    "expected a file of %d octets that only user %u can write; there is no accounting. Move it away, and it is made anew",

@@ -78,22 +78,43 @@ tell_server(const char *path, pid_t pid, const struct config *c)
 	return -1;
 }
 
-/* The server behind the socket. 0: there is none. -1: not known. */
+/* The server behind the socket. 0: there is none. -1: not known, or of another home, which is told. */
 static pid_t
-server_of(const char *path)
+server_of(const char *path, const char *home)
 {
 	struct ucred who;
 	socklen_t len = sizeof who;
 	int fd = ctl_connect(path);
 	pid_t pid = -1;
 
-	if (fd == -1) {
-		return errno == ENOENT || errno == ECONNREFUSED ? 0 : -1;
+	/* At the usual place there may be one that is root's; that is not the one of a home elsewhere. */
+	if (fd == -1 &&
+	    (errno == ENOENT || errno == ECONNREFUSED ||
+		(errno == EACCES && strcmp(path, CTL_SOCKET) == 0 && strcmp(ctl_where(home, 0), CTL_SOCKET) != 0))) {
+		return 0;
 	}
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && who.pid > 1) {
-		pid = who.pid;
+	if (fd != -1) {
+		errno = ESRCH; /* for a process that cannot be named from here */
 	}
-	close(fd);
+	if (fd == -1 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == -1 || who.pid < 2) {
+		print(STDERR_FILENO, "mailstile: %s: %s\n", path, strerror(errno));
+	} else if (ctl_query(fd, CTL_STATUS, 0, &status, sizeof status) == -1) {
+		print(STDERR_FILENO, "mailstile: %s: no answer, or from another version: restart the server\n", path);
+	} else {
+		status.home[sizeof status.home - 1] = '\0';
+		if (ctl_is_home(home, status.home)) {
+			pid = who.pid;
+		} else if (strcmp(path, CTL_SOCKET) == 0) {
+			pid = 0; /* where any server may be: not ours */
+		} else {
+			print(STDERR_FILENO,
+			    "mailstile: the server at %s is that of %s, and nothing is applied: -S names the socket of another one\n",
+			    path, status.home);
+		}
+	}
+	if (fd != -1) {
+		close(fd);
+	}
 	return pid;
 }
 
@@ -126,9 +147,8 @@ apply(const struct settings_home *h, const char *path)
 		config_free(c);
 		return 1;
 	}
-	pid = server_of(path);
+	pid = server_of(path, h->home);
 	if (pid == -1) {
-		print(STDERR_FILENO, "mailstile: %s: %s\n", path, strerror(errno));
 		rc = 111;
 	} else if (pid == 0) {
 		print(STDOUT_FILENO, "no server runs; its next start will use this\n");
@@ -147,7 +167,7 @@ int
 apply_main(int argc, char **argv)
 {
 	struct settings_home h;
-	const char *home = NULL, *path = CTL_SOCKET;
+	const char *home = NULL, *path = NULL;
 	struct options o;
 	int opt, rc;
 
@@ -164,7 +184,7 @@ apply_main(int argc, char **argv)
 	if (settings_open(&h, home) == -1) {
 		return 111;
 	}
-	rc = apply(&h, path);
+	rc = apply(&h, path == NULL ? ctl_where(home, 1) : path);
 	settings_close(&h);
 	return rc;
 }

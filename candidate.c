@@ -141,6 +141,22 @@ struct judge {
 	unsigned own, others; /* errors of these files, of all else */
 };
 
+/* An error, or what is noted beside it, without what it would bring about, since it is refused. 1; 0: it says nothing else. */
+static int
+cut_consequence(char *text)
+{
+	static const char *const begin[] = { "; using ", "; nobody " };
+
+	for (size_t i = 0; i < sizeof begin / sizeof begin[0]; i++) {
+		char *p = strstr(text, begin[i]);
+
+		if (p != NULL) {
+			*p = '\0';
+		}
+	}
+	return strstr(text, "until this is mended") == NULL;
+}
+
 static void
 judge_emit(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
 {
@@ -161,10 +177,12 @@ judge_emit(struct diag *d, enum diag_level level, const char *file, int line, co
 	}
 	name = strstr(text, j->candidate); /* of another file */
 	if (name != NULL) {
-		text = str_fmt(mem, sizeof mem, "%.*s%s/control/%s", (int)(name - text), text, j->home, name + len);
+		str_fmt(mem, sizeof mem, "%.*s%s/control/%s", (int)(name - text), text, j->home, name + len);
+	} else {
+		str_copy(mem, sizeof mem, text);
 	}
-	if (j->show > 1 ? level == DIAG_ERROR : j->show && own) {
-		diag_to_stdout(d, level, file, line, text);
+	if ((j->show > 1 ? level == DIAG_ERROR : j->show && own) && (level == DIAG_WARN || cut_consequence(mem))) {
+		diag_to_stdout(d, level, file, line, mem);
 	}
 }
 
@@ -177,6 +195,18 @@ judge_lines(struct diag *d, enum diag_level level, const char *file, int line, c
 }
 
 #if SELFTEST
+
+/* A new name, as who has seen the certificate will see it. */
+static void
+judge_name(struct judge *j, const struct config *c)
+{
+	char path[600];
+
+	if (certlook_judge(&c->chain, c->me, (int64_t)time(NULL), NULL, 0) == BR_ERR_X509_BAD_SERVER_NAME) {
+		diag_put(&j->d, DIAG_WARN, str_fmt(path, sizeof path, "%sme", j->candidate), 0,
+		    "the certificate is for another name: " CERTLOOK_REMEDY);
+	}
+}
 
 /* A new certificate, as a client sees it. */
 static void
@@ -214,6 +244,8 @@ judge(struct judge *j, const struct settings_home *h, const struct edits *e, int
 #if SELFTEST
 		if (c->chain.key_type != 0 && is_edited(e, "servercert.pem")) {
 			judge_certificate(j, h, c);
+		} else if (c->chain.key_type != 0 && is_edited(e, "me")) {
+			judge_name(j, c);
 		}
 #endif
 		j->d.emit = judge_lines;
@@ -278,7 +310,9 @@ acceptable(const struct settings_home *h, const struct edits *e)
 			return 100;
 		}
 	}
-	judge(&after, h, e, 1); /* warnings */
+	if (!h->dry) {
+		judge(&after, h, e, 1); /* warnings */
+	}
 	return 0;
 }
 
@@ -429,7 +463,7 @@ change_all(const struct settings_home *h, const struct settings_edit *edit, size
 		}
 	}
 	rc = checked ? acceptable(h, &e) : try_out(h, &e, 0, 0, NULL) == -1 ? 111 : 0;
-	if (rc == 0 && install(h->dir, &e) == -1) {
+	if (rc == 0 && !h->dry && install(h->dir, &e) == -1) {
 		tell(edit[0].s->key);
 		rc = 111;
 	}
@@ -566,7 +600,7 @@ settings_open(struct settings_home *h, const char *home)
 	char path[512];
 
 	h->home = home == NULL ? HOME_DIR : home;
-	h->strict = 0;
+	h->strict = h->dry = 0;
 	str_fmt(path, sizeof path, "%s/control", h->home);
 	h->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (h->dir == -1 || flock(h->dir, LOCK_EX) == -1 || recover(h->dir) == -1) {

@@ -11,6 +11,10 @@
 
 #if SELFTEST
 
+/* What to do about a certificate for another name. */
+#define CERTLOOK_REMEDY \
+	"make one (`mailstile keygen -f`; console: c) or request one (`mailstile keygen -r FILE`; console: r)"
+
 /*
  * Judge the chain as a client would that wants `name` at `now` (seconds since 1970) and trusts anchor[0..n). 0, or an error of BearSSL's or
  * tlscheck's; without anchors BR_ERR_X509_NOT_TRUSTED is all that can be asked for.

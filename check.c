@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -304,8 +305,9 @@ show_relay(const struct config *c, uid_t uid, struct diag *d)
 	const struct relay_conf *r = &c->relay;
 	char path[512];
 
-	print(STDOUT_FILENO, "relay: on, %u deliveries at once, %u name server%s, %zu trust anchors\n", r->concurrency,
-	    r->dns.servers, r->dns.servers == 1 ? "" : "s", r->anchors);
+	print(STDOUT_FILENO, "relay: on, %u deliver%s at once, %u name server%s, %zu trust anchor%s\n", r->concurrency,
+	    r->concurrency == 1 ? "y" : "ies", r->dns.servers, r->dns.servers == 1 ? "" : "s", r->anchors,
+	    r->anchors == 1 ? "" : "s");
 	for (unsigned i = 0; i < r->routes; i++) {
 		const struct relay_route *t = &r->route[i];
 
@@ -355,6 +357,16 @@ show_relay(const struct config *c, uid_t uid, struct diag *d)
 }
 #endif
 
+/* Is it there, and not for us? */
+static int
+is_shut(const struct config *c, const struct priv_ids *ids)
+{
+	char path[512];
+
+	str_fmt(path, sizeof path, c->spool == SPOOL_QUEUE ? "%s/mess" : "%s/new", c->spool_dir);
+	return !ids->root && access(path, R_OK | X_OK) == -1 && errno == EACCES;
+}
+
 static void
 check_rest(const struct config *c, struct diag *d)
 {
@@ -365,6 +377,8 @@ check_rest(const struct config *c, struct diag *d)
 	if (priv_lookup(&ids, &missing) == -1) {
 		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)",
 		    missing);
+	} else if (is_shut(c, &ids)) {
+		diag_put(d, DIAG_ERROR, c->spool_dir, 0, "only root may look into it: run this as root");
 	} else if (spool_open(&s, c->spool, c->spool_dir, d) == 0) {
 		if (s.kind == SPOOL_QUEUE) {
 			mkqueue_check(c->spool_dir, &ids, s.split, d);
@@ -378,6 +392,7 @@ check_rest(const struct config *c, struct diag *d)
 	}
 #if TOOLS
 	check_all_lines(c, d);
+	check_all_else(c, d);
 #endif
 	if (c->chain.key_type == 0 && d->errors == 0) {
 		diag_put(
@@ -400,6 +415,7 @@ check_main(int argc, char **argv)
 	const char *home = NULL, *user = NULL;
 	struct config *c;
 	struct options o;
+	struct stat st;
 	int opt;
 
 	(void)argc;
@@ -422,6 +438,10 @@ check_main(int argc, char **argv)
 	}
 	if (c != NULL) {
 		check_rest(c, &d);
+	}
+	if (d.errors > 0 && geteuid() != 0 && stat(home == NULL ? HOME_DIR : home, &st) == 0 &&
+	    st.st_uid != geteuid()) {
+		diag_put(&d, DIAG_NOTE, NULL, 0, "only root may read all of this: run check as root");
 	}
 	print(STDOUT_FILENO, "%u error%s, %u warning%s\n", d.errors, d.errors == 1 ? "" : "s", d.warnings,
 	    d.warnings == 1 ? "" : "s");

@@ -83,8 +83,8 @@ _Static_assert(ACCOUNTING == 0 || ACCOUNTING == 1, "ACCOUNTING: 0 or 1");
 #endif
 
 /*
- * CTL_SOCKET: where `mailstile status` and `mailstile queue` find the server; `-S` overrides at run time. `serve -H` without `-d` makes none unless
- * -S names one: several of these may run on one machine. Default /var/run/mailstile.sock.
+ * CTL_SOCKET: where `mailstile status` and `mailstile queue` find the server; `-S` overrides at run time. `serve -H` of another home than
+ * HOME_DIR, without `-d`, has it there, as mailstile.sock: several of these may run on one machine. Default /var/run/mailstile.sock.
  */
 #ifndef CTL_SOCKET
 #define CTL_SOCKET "/var/run/mailstile.sock"

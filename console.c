@@ -10,7 +10,6 @@
 
 #if CONSOLE
 
-#include "cert.h"
 #include "consoleint.h"
 #include "ctl.h"
 #include "ctlfile.h"
@@ -21,6 +20,7 @@
 #include "str.h"
 #include "users.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -33,27 +33,45 @@
 
 struct console console;
 
-/* Change one key. 0, or the status of settings_change(). */
+/* Change one key; `dry`: only see whether that would be refused. The status of settings_change(). */
 static int
-change(const struct setting *s, const char *text, size_t len)
+change(const struct setting *s, const char *text, size_t len, int dry)
 {
 	struct settings_home h;
 	int rc = 111;
 
 	if (settings_open(&h, console.home) == 0) {
+		h.dry = dry;
 		rc = settings_change(&h, s, text, len);
 		settings_close(&h);
 	}
 	return rc;
 }
 
-static int
-is_set(const char *key)
+/* Octets of a control file, of any that counts for it. -1: there is none. */
+static off_t
+size_of(const char *key)
 {
 	char path[512];
 	struct stat st;
 
-	return stat(ctl_path(console.home, key, path, sizeof path), &st) == 0;
+	return stat(ctl_path(console.home, key, path, sizeof path), &st) == 0 ||
+		(strcmp(key, "radius.conf") == 0 && stat(RADIUS_CONF, &st) == 0)
+	    ? st.st_size
+	    : -1;
+}
+
+static int
+is_set(const char *key)
+{
+	return size_of(key) != -1;
+}
+
+/* Who says where to listen may have nobody log in. */
+static int
+is_set_up(void)
+{
+	return is_set("me") && (is_set("radius.conf") || is_set("listen"));
 }
 
 /* An answer's words, each a line of the file. */
@@ -157,58 +175,132 @@ take_limits(struct buf *b, const char *answer, const char *secret)
 
 #endif
 
+/*
+ * This host has a name. If it is its first one, no qmail is here to fetch mail for it: that goes back, unless something else was said of it. And
+ * the certificate may be for the former name.
+ */
+static void
+named(int first)
+{
+	const struct setting *s = setting_find("localdelivery");
+
+	if (first && s != NULL && !is_set(s->key) && !is_set("locals") && !is_set("localmaildirs") &&
+	    change(s, "bounce\n", 7, 0) == 0) {
+		print(STDOUT_FILENO, "Mail for this host itself goes back to its sender (localdelivery: bounce).\n");
+	}
+	console_renew();
+}
+
 static const struct question {
 	const char *key;
 	const char *text;
 	const char *secret; /* a secret is asked for, too */
 	void (*take)(struct buf *b, const char *answer, const char *secret);
+	void (*then)(int first); /* when it is taken; `first`: there was none */
+	const char *needs;       /* not asked without that one */
 } questions[] = {
-	{ "me", "Full name of this host, as in mail.example.net", NULL, take_line },
-	{ "radius.conf", "RADIUS servers, as in 192.0.2.1:1812 192.0.2.2", "Their shared secret", take_radius },
+	{ "me", "Full name of this host, as in mail.example.net", NULL, take_line, named, NULL },
+	{ "radius.conf", "RADIUS servers, as in 192.0.2.1:1812 192.0.2.2", "Their shared secret", take_radius, NULL,
+	    NULL },
 #if RELAY
-	{ "smtproutes", "Smarthost that all mail goes to, as in smtp.example.net:587", NULL, take_smarthost },
-	{ "smtpauth", "Login there, as in smtp.example.net:user", "Its password", take_login },
+	{ "smtproutes", "Smarthost that all mail goes to, as in smtp.example.net:587", NULL, take_smarthost, NULL,
+	    NULL },
+	{ "smtpauth", "Login there, as in smtp.example.net:user", "Its password", take_login, NULL, "smtproutes" },
 #endif
-	{ "rcpthosts", "Domains that strangers may send to, as in example.net .example.net", NULL, take_words },
+	{ "rcpthosts", "Domains that strangers may send to, as in example.net .example.net", NULL, take_words, NULL,
+	    NULL },
 #if ACCOUNTS
-	{ "userlimits", "Limits of every login, as in day=500,rcpt=1000,rate=20", NULL, take_limits },
-	{ "alertto", "Alert address, told of logins that send too much", NULL, take_line },
+	{ "userlimits", "Limits of every login, as in day=500,rcpt=1000,rate=20", NULL, take_limits, NULL, NULL },
+	{ "alertto", "Alert address, told of logins that send too much", NULL, take_line, NULL, NULL },
 #endif
 };
+
+/* What there is, in few words, and no secret of it. */
+static const char *
+present(const struct question *q, const struct setting *s, char dst[80])
+{
+	char path[512], text[64] = "";
+	size_t n = 0;
+	int fd;
+
+	if (!is_set(q->key)) {
+		return "none yet";
+	}
+	if (s->secret) {
+		return "there is one";
+	}
+	fd = open(ctl_path(console.home, q->key, path, sizeof path), O_RDONLY | O_CLOEXEC);
+	if (fd != -1) {
+		ssize_t got = read(fd, text, sizeof text - 1);
+
+		n = got > 0 ? (size_t)got : 0;
+		close(fd);
+	}
+	for (size_t i = 0; i < n; i++) {
+		text[i] = text[i] == '\n' ? ' ' : text[i] < ' ' || text[i] > '~' ? '?' : text[i];
+	}
+	while (n > 0 && text[n - 1] == ' ') {
+		n--;
+	}
+	if (n > 50) {
+		n = 50;
+		memcpy(text + n - 3, "...", 3);
+	}
+	text[n] = '\0';
+	return str_fmt(dst, 80, "now %s%s", n == 0 ? "empty" : text + (text[0] == ':'),
+	    strstr(text, ".localdomain") != NULL ? ", a placeholder" : "");
+}
+
+/* Change what the question is about. `dry`: as change(). */
+static int
+take(const struct question *q, const struct setting *s, const char *answer, const char *secret, int dry)
+{
+	char mem[4096];
+	struct buf b;
+	int rc;
+
+	buf_init(&b, mem, sizeof mem);
+	q->take(&b, answer, secret);
+	rc = b.full ? 100 : change(s, b.p, b.len, dry);
+	explicit_bzero(mem, sizeof mem);
+	return rc;
+}
 
 /* Until the answer is taken, or there is none: an empty one leaves things as they are. */
 static enum line_result
 ask(const struct question *q)
 {
 	const struct setting *s = setting_find(q->key);
-	char prompt[ANSWER_MAX], answer[ANSWER_MAX], secret[ANSWER_MAX] = "", mem[4096];
+	char prompt[ANSWER_MAX], answer[ANSWER_MAX], secret[ANSWER_MAX] = "", mem[80];
+	int rc, first = !is_set(q->key);
 	enum line_result r;
-	struct buf b;
-	int rc;
 
-	if (s == NULL) {
+	if (s == NULL || (q->needs != NULL && size_of(q->needs) < 1)) {
 		return LINE_OK;
 	}
 	do {
-		str_fmt(prompt, sizeof prompt, "\n%s\n(%s; Return leaves it)\n> ", q->text,
-		    is_set(q->key) ? "there is one" : "none yet");
+		str_fmt(prompt, sizeof prompt, "\n%s\n(%s; Return leaves it)\n> ", q->text, present(q, s, mem));
 		r = line_ask(prompt, answer, sizeof answer, 0);
 		if (r != LINE_OK || answer[strspn(answer, " ,")] == '\0') {
 			return r;
 		}
-		if (q->secret != NULL) {
+		/* Nobody types a secret to what is refused all the same. */
+		rc = q->secret == NULL ? 0 : take(q, s, answer, "a-secret-of-good-length", 1);
+		if (rc == 0 && q->secret != NULL) {
 			r = console_secret(q->secret, secret, sizeof secret);
 			if (r != LINE_OK) {
 				return r;
 			}
 		}
-		buf_init(&b, mem, sizeof mem);
-		q->take(&b, answer, secret);
-		rc = b.full ? 100 : change(s, b.p, b.len);
-		explicit_bzero(mem, sizeof mem);
+		if (rc == 0) {
+			rc = take(q, s, answer, secret, 0);
+		}
 		explicit_bzero(secret, sizeof secret);
 		console_done(rc);
 	} while (rc == 100);
+	if (rc == 0 && q->then != NULL) {
+		q->then(first);
+	}
 	return LINE_OK;
 }
 
@@ -217,7 +309,7 @@ ask(const struct question *q)
 void
 console_done(int rc)
 {
-	print(STDOUT_FILENO, rc == 0 ? "Done.\n" : "Refused: nothing is changed.\n");
+	print(STDOUT_FILENO, rc == 0 ? "Done.\n" : SETTINGS_REFUSED);
 }
 
 int
@@ -275,12 +367,12 @@ try_login(void)
 	}
 }
 
-static enum line_result
+static void
 guided(void)
 {
 	enum line_result r = LINE_OK;
 
-	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D ends; what was taken stays.\n");
+	print(STDOUT_FILENO, "\nSet-up. ^C leaves a question, ^D all of them; what was taken stays.\n");
 	if (time(NULL) < BUILD_EPOCH) {
 		r = console_time();
 	}
@@ -301,7 +393,6 @@ guided(void)
 		}
 	}
 #endif
-	return r;
 }
 
 #define MENU \
@@ -343,9 +434,6 @@ choose_applet(char what)
 	case '9':
 		applet = apply_main, name = "apply", with = WITH_HOME | WITH_SOCKET;
 		break;
-	case 'c':
-		applet = keygen_main, name = "keygen";
-		break;
 	case 'q':
 		applet = queue_main, name = "queue", with = WITH_HOME | WITH_SOCKET;
 		break;
@@ -374,7 +462,8 @@ choose(char what)
 	case '0':
 		return 0;
 	case '1':
-		return guided() != LINE_END;
+		guided();
+		break;
 	case '2':
 		ask_key("me");
 		break;
@@ -395,6 +484,9 @@ choose(char what)
 	case 'b':
 		console_reboot();
 		break;
+	case 'c':
+		console_make();
+		break;
 	case 'd':
 		(void)console_time();
 		break;
@@ -410,6 +502,8 @@ choose(char what)
 	case 'n':
 		if (NETWORK) {
 			(void)console_network();
+		} else {
+			print(STDOUT_FILENO, "not on this box: its address is set elsewhere\n");
 		}
 		break;
 	case 'p':
@@ -443,13 +537,13 @@ choose(char what)
 int
 console_main(int argc, char **argv)
 {
-	enum line_result r = LINE_OK;
+	enum line_result r;
 	char answer[8];
 	struct options o;
 	int opt;
 
 	(void)argc;
-	console = (struct console){ .home = HOME_DIR, .socket = CTL_SOCKET };
+	console = (struct console){ .home = HOME_DIR, .socket = NULL };
 	options_begin(&o, argv);
 	while ((opt = options_next(&o, "H:S:")) != 0 && opt != '?') {
 		console.home = opt == 'H' ? o.value : console.home;
@@ -459,6 +553,9 @@ console_main(int argc, char **argv)
 		print(STDERR_FILENO, "usage: mailstile console [-H home] [-S socket]\n");
 		return 100;
 	}
+	if (console.socket == NULL) {
+		console.socket = ctl_where(console.home, 1);
+	}
 	if (line_begin() == -1) {
 		return 111;
 	}
@@ -467,15 +564,18 @@ console_main(int argc, char **argv)
 		line_end();
 		return 1;
 	}
-	if (!is_set("me")) {
-		r = guided();
+	if (!is_set_up()) {
+		guided();
 	}
-	while (r != LINE_END) {
+	do {
+		if (!is_set_up()) {
+			print(STDOUT_FILENO, "\nNot set up yet: 1 asks for what is missing.\n");
+		}
 		r = line_ask(MENU, answer, sizeof answer, 0);
 		if (r == LINE_OK && answer[0] != '\0' && !choose(answer[1] == '\0' ? answer[0] : 'x')) {
 			break;
 		}
-	}
+	} while (r != LINE_END);
 	line_end();
 	return 0;
 }

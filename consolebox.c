@@ -22,6 +22,7 @@
 #define PASSWORD_FILE "consolepass" /* in control/: rounds, the highest octet first, salt and key */
 #define PASSWORD_OCTETS (4 + STRETCH_SALT + STRETCH_KEY)
 #define TRIES 3
+#define SHORT 8           /* a password with fewer characters is soon guessed */
 #define ADDRESSES_MAX 160 /* an answer about the network */
 
 /* Replace a file by this text, and flush. 0 or -1, which is told. */
@@ -105,6 +106,9 @@ console_password(void)
 	}
 	if (strcmp(word, "none") == 0) {
 		rc = unlink(path) == -1 && errno != ENOENT ? 111 : 0;
+	} else if (strlen(word) < SHORT &&
+	    !console_sure("Fewer than 8 characters are soon guessed. Take it all the same")) {
+		rc = 100;
 	} else {
 		stretch_begin(octets, CONSOLE_ROUNDS);
 		stretch(octets + 4 + STRETCH_SALT, word, octets);

@@ -45,7 +45,7 @@ command(const char *words, int out)
 		alarm(LOG_SECONDS);
 		execvp(argv[0], argv);
 	}
-	print(STDOUT_FILENO, "%s: %s\n", words, strerror(errno));
+	print(STDOUT_FILENO, "%s: %s\n", words, errno == ENOENT ? "not on this box" : strerror(errno));
 	_exit(111);
 }
 

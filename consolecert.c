@@ -8,6 +8,8 @@
 #if CONSOLE
 
 #include "cert.h"
+#include "certlook.h"
+#include "control.h"
 #include "ctlfile.h"
 #include "settings.h"
 #include "str.h"
@@ -51,6 +53,65 @@ console_wipe(char *mem, size_t len)
 		explicit_bzero(mem, len);
 		free(mem);
 	}
+}
+
+void
+console_make(void)
+{
+	char path[ANSWER_MAX];
+	int there = access(ctl_path(console.home, "servercert.pem", path, sizeof path), F_OK) == 0;
+
+	if (!there || console_sure("There is one. Replace it, and its key, by new ones")) {
+		console_run(keygen_main, "keygen", WITH_HOME, there ? "-f" : NULL, NULL);
+	}
+}
+
+#if SELFTEST
+
+static void
+diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
+{
+	(void)d;
+	(void)level;
+	(void)file;
+	(void)line;
+	(void)text;
+}
+
+/* For another name than control/me, and ours: nobody else's is its own authority, and has no end. */
+static int
+is_ours_but_named_else(void)
+{
+	struct diag d = { .emit = diag_to_nobody };
+	struct config *c = config_load(console.home, &d);
+	char until[11] = "";
+	int self = 0;
+
+	/* Ours are valid on any day; the clock may not be set yet. */
+	if (c != NULL && c->chain.key_type != 0 &&
+	    certlook_judge(&c->chain, c->me, BUILD_EPOCH, NULL, 0) == BR_ERR_X509_BAD_SERVER_NAME) {
+		certlook_leaf(&c->chain, until, &self);
+	}
+	config_free(c);
+	return self && strcmp(until, "9999-12-31") == 0;
+}
+
+#endif
+
+void
+console_renew(void)
+{
+#if SELFTEST
+	char answer[8];
+
+	if (is_ours_but_named_else() &&
+	    line_ask(
+		"\nThe certificate, made here, is for another name. Make one for this name?\n(Return does; n does not)\n> ",
+		answer, sizeof answer, 0) == LINE_OK &&
+	    answer[0] != 'n') {
+		console_run(keygen_main, "keygen", WITH_HOME, "-f", NULL);
+	}
+#endif
 }
 
 void

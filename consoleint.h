@@ -45,7 +45,7 @@ int console_restore(void); /* take such a block. 1: there is something to apply 
 
 int console_unlock(void); /* ask for the password, if there is one. 1, or 0: whoever that is may not come in */
 void console_password(void);
-enum line_result console_network(void); /* ask for what NETWORK_FILE says */
+enum line_result console_network(void); /* ask for what NETWORK_FILE says, if there is one */
 enum line_result console_time(void);
 void console_reset(void); /* remove all settings, after two questions */
 
@@ -54,6 +54,8 @@ void console_reset(void); /* remove all settings, after two questions */
 /* Lines up to one with just a dot, as a string that is wiped and freed by console_wipe(). NULL: abandoned, empty or too long, which is told. */
 char *console_paste(size_t *len);
 void console_wipe(char *mem, size_t len);
+void console_make(void);        /* make a certificate; over one that is there only after a question */
+void console_renew(void);       /* the same, offered where one of our own making is for another name than control/me */
 void console_request(void);     /* show a request for the key there is, or for a new one */
 void console_certificate(void); /* take a certificate */
 

@@ -261,15 +261,15 @@ load_policy(struct config *c, struct diag *d)
 		}
 		break;
 	default:
-		diag_put(d, DIAG_ERROR, path, 0, "refusing all mail from strangers until it can be read");
+		diag_put(d, DIAG_NOTE, path, 0, "refusing all mail from strangers until it can be read");
 		break;
 	}
 	load_cdb(c, "morercpthosts.cdb", &c->morercpthosts, d, "only rcpthosts counts");
 	load_cdb(c, "tcp.smtp.cdb", &c->rules, d, "nobody relays by its rules");
 	load_relayclients(c, d);
 	if (ctl_names(c->home, "badmailfrom", &c->badmailfrom, d) == -1) {
-		diag_put(d, DIAG_ERROR, ctl_path(c->home, "badmailfrom", path, sizeof path), 0,
-		    "no sender is refused by it");
+		diag_put(
+		    d, DIAG_NOTE, ctl_path(c->home, "badmailfrom", path, sizeof path), 0, "no sender is refused by it");
 	}
 }
 
@@ -392,7 +392,7 @@ load_accounts(struct config *c, struct diag *d)
 	ctl_path(c->home, "userlimits", path, sizeof path);
 	if (ctl_read(c->home, "userlimits", &c->userlimits, d) == CTL_BAD ||
 	    (c->userlimits != NULL && limits_check(c->userlimits, d, path) == -1)) {
-		diag_put(d, DIAG_ERROR, path, 0, "nobody can log in until this is mended");
+		diag_put(d, DIAG_NOTE, path, 0, "nobody can log in until this is mended");
 		c->accounts_bad = 1;
 	}
 	ctl_path(c->home, "alertto", path, sizeof path);

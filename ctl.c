@@ -12,6 +12,7 @@
 #include "msg.h"
 #include "share.h"
 #include "str.h"
+#include "users.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -73,8 +74,9 @@ ctl_open(const char *path)
 	errno = ENAMETOOLONG;
 	if (fd == -1 || str_copy(ctl.at.sun_path, sizeof ctl.at.sun_path, path) == -1 ||
 	    bind_private(fd, &ctl.at) == -1 || listen(fd, 8) == -1) {
-		log_msg(LOG_WARNING, "config", "%s: %s: `mailstile status` and `queue` will not find this server", path,
-		    strerror(errno));
+		log_msg(LOG_WARNING, "config",
+		    "%s: %s: `mailstile status` and `queue` will not find this server; name another place with -S",
+		    path, strerror(errno));
 		if (fd != -1) {
 			close(fd);
 		}
@@ -191,6 +193,26 @@ tell_radius(struct ctl_status *s, const struct house *h, int64_t now)
 	share_unlock(SHARE_RADIUS);
 }
 
+/* What keeps everybody from logging in, on listeners where that is possible at all. */
+static uint32_t
+tell_nobody(const struct config *c)
+{
+	unsigned doors = 0;
+
+	for (unsigned i = 0; i < c->listeners; i++) {
+		doors += c->listen[i].profile != PROFILE_INSIDE;
+	}
+	if (doors == 0) {
+		return 0;
+	}
+#if ACCOUNTS
+	return (c->chain.key_type == 0 ? CTL_NO_CERTIFICATE : 0) | (users_there() ? 0 : CTL_NO_COUNTS) |
+	    (c->accounts_bad ? CTL_NO_LIMITS : 0);
+#else
+	return c->chain.key_type == 0 ? CTL_NO_CERTIFICATE : 0;
+#endif
+}
+
 static void
 send_status(const struct house *h, const struct listeners *ls)
 {
@@ -210,11 +232,13 @@ send_status(const struct house *h, const struct listeners *ls)
 		s.loggedin += atomic_load(&sh->slot[i].loggedin) != 0;
 	}
 	s.delivers = carry_state();
+	s.nobody = tell_nobody(h->config);
 	for (unsigned i = 0; i < COUNTS; i++) {
 		s.count[i] = atomic_load(&sh->count[i]);
 	}
 	(void)str_copy(s.version, sizeof s.version, VERSION);
 	(void)str_copy(s.me, sizeof s.me, h->config->me);
+	(void)str_copy(s.home, sizeof s.home, h->config->home);
 	(void)str_copy(s.spool, sizeof s.spool, h->config->spool_dir);
 	tell_listeners(&s, h->config, ls);
 	tell_radius(&s, h, now);

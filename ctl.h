@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The control socket: how `mailstile status` and `mailstile queue` talk to the server. A Unix socket (SOCK_SEQPACKET) at CTL_SOCKET, or where
- * `serve -s` says; mode 0600, and whoever connects must be root or the user that main runs as. Fixed-size structs both ways; anything else
+ * The control socket: how `mailstile status` and `mailstile queue` talk to the server. A Unix socket (SOCK_SEQPACKET) where ctl_where()
+ * says, or `serve -S`; mode 0600, and whoever connects must be root or the user that main runs as. Fixed-size structs both ways; anything else
  * ends the conversation. Main answers CTL_STATUS itself. When the first thing asked is anything else, main hands the connection over to the
  * scheduler, as it is, with the question; without a scheduler it answers CTL_NOBODY.
  *
@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CTL_MAGIC 0x6d737401 /* another layout, another number */
+#define CTL_MAGIC 0x6d737402 /* another layout, another number */
 
 enum ctl_type {
 	CTL_STATUS = 1, /* -> struct ctl_status, then as many struct ctl_line as it says */
@@ -133,6 +133,13 @@ enum ctl_count {
 	COUNTS
 };
 
+/* Why nobody can log in, bits of ctl_status.nobody; that there is no RADIUS server is seen from `radius`. */
+enum ctl_nobody {
+	CTL_NO_CERTIFICATE = 1,
+	CTL_NO_COUNTS = 2, /* the file of the counts */
+	CTL_NO_LIMITS = 4  /* userlimits, timezone */
+};
+
 struct ctl_status {
 	uint32_t rc;
 	uint32_t lines;  /* that follow: the last errors, oldest first */
@@ -142,8 +149,10 @@ struct ctl_status {
 	uint32_t
 	    delivers; /* 0 control/relay is off, or there is no queue; 1 the scheduler runs; 2 it should, and does not */
 	uint32_t listeners, radius;
+	uint32_t nobody;
 	uint32_t count[COUNTS];
 	char version[32], me[256], spool[256];
+	char home[256]; /* as the server was told; "": longer */
 	struct ctl_listener listener[LISTENERS_MAX];
 	struct ctl_radius server[RADIUS_SERVERS_MAX];
 };
@@ -174,9 +183,16 @@ int64_t ctl_due(void);
 /* Do what has come: p[0..n) is what ctl_polls() said. Never waits. */
 void ctl_serve(const struct pollfd *p, unsigned n, const struct house *h, const struct listeners *ls);
 
+/*
+ * Where the socket of the server of `home` is (NULL: HOME_DIR), when -S does not say it: CTL_SOCKET for HOME_DIR, and below any other home. `there`, for
+ * tools: CTL_SOCKET, too, when there is none below home. In static memory.
+ */
+const char *ctl_where(const char *home, int there);
+
 #else
 
 /* clang-format off */
+static inline const char *ctl_where(const char *home, int there) { (void)home; (void)there; return NULL; }
 static inline int ctl_open(const char *path) { (void)path; return 0; }
 static inline void ctl_close(void) {}
 static inline unsigned ctl_polls(struct pollfd *p) { (void)p; return 0; }
@@ -193,6 +209,9 @@ static inline void ctl_serve(const struct pollfd *p, unsigned n, const struct ho
 int ctl_connect(const char *path);
 /* Ask, and get the answer of `size` octets. 0, or -1: the conversation is over. */
 int ctl_query(int fd, enum ctl_type type, uint64_t arg, void *answer, size_t size);
+
+/* Is `theirs`, the home of a server, the directory `home`? Of one that is not absolute it is believed. */
+int ctl_is_home(const char *home, const char *theirs);
 
 int status_main(int argc, char **argv);
 int queue_main(int argc, char **argv);

@@ -7,7 +7,9 @@
 #include "str.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,6 +17,29 @@
 #if TOOLS
 
 #define ANSWER_SECONDS 30 /* the scheduler may have much to do */
+
+const char *
+ctl_where(const char *home, int there)
+{
+	static const char usual[] = HOME_DIR;
+	static char path[300];
+	const size_t n = sizeof usual - 1;
+
+	if (home == NULL || (strncmp(home, usual, n) == 0 && home[n + strspn(home + n, "/")] == '\0')) {
+		return CTL_SOCKET;
+	}
+	str_fmt(path, sizeof path, "%s/mailstile.sock", home);
+	return there && access(path, F_OK) == -1 && errno == ENOENT ? CTL_SOCKET : path;
+}
+
+int
+ctl_is_home(const char *home, const char *theirs)
+{
+	struct stat a, b;
+
+	return theirs[0] != '/' ||
+	    (stat(home, &a) == 0 && stat(theirs, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
 
 int
 ctl_connect(const char *path)

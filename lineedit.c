@@ -108,6 +108,19 @@ leave(char *dst, size_t size, const char *mark, enum line_result result)
 	return result;
 }
 
+/* Blanks at either end count for nothing. */
+static void
+trim(char *s, size_t len)
+{
+	size_t from = strspn(s, " ");
+
+	while (len > from && s[len - 1] == ' ') {
+		len--;
+	}
+	memmove(s, s + from, len - from);
+	s[len - from] = '\0';
+}
+
 enum line_result
 line_ask(const char *prompt, char *dst, size_t size, int hidden)
 {
@@ -145,6 +158,9 @@ line_ask(const char *prompt, char *dst, size_t size, int hidden)
 		}
 	}
 	dst[len] = '\0';
+	if (!hidden) {
+		trim(dst, len);
+	}
 	echo("\n", 1);
 	return LINE_OK;
 }

@@ -23,7 +23,7 @@ void line_end(void);
 /*
  * Ask, and read a line of printable ASCII into dst[size], NUL-terminated. Backspace, ^U and ^C do what they do everywhere; other control
  * characters, and octets that are no ASCII, are line noise and count for nothing; at its end the line takes no more, with a bell.
- * `hidden`: no echo. dst is wiped unless the result is LINE_OK.
+ * `hidden`: no echo; else blanks at either end are cut off. dst is wiped unless the result is LINE_OK.
  */
 enum line_result line_ask(const char *prompt, char *dst, size_t size, int hidden);
 /* Wait at most `ms` for a key, which is taken. 1: there was one, or there will be none any more; 0. */

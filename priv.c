@@ -17,6 +17,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -184,6 +185,22 @@ priv_find(const char *user, const char *group, uid_t *uid, gid_t *gid)
 		*gid == 0
 	    ? -1
 	    : 0;
+}
+
+int
+priv_open(const char *path, int flags, uid_t uid)
+{
+	int fd = open(path, flags);
+	int saved;
+
+	if (fd == -1 && errno == EACCES && geteuid() == 0) {
+		setfsuid(uid);
+		fd = open(path, flags);
+		saved = errno;
+		setfsuid(0);
+		errno = saved;
+	}
+	return fd;
 }
 
 void

@@ -22,6 +22,11 @@ int priv_lookup(struct priv_ids *ids, const char **missing);
 
 /* A user and a group by name, or by number. 0, or -1 when there is none of the name, or it is root's. */
 int priv_find(const char *user, const char *group, uid_t *uid, gid_t *gid);
+/*
+ * open(), as root; where root itself may not, because it lacks the capability to (a systemd unit says which it has), with the file system rights of
+ * `uid`, the owner to be. A descriptor, or -1 with errno.
+ */
+int priv_open(const char *path, int flags, uid_t uid);
 /* Become that user for good, with no other group. For what is no role: applets. Logs and ends the process when that fails. */
 void priv_become(uid_t uid, gid_t gid);
 

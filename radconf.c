@@ -192,6 +192,23 @@ parse_radius_host(struct radius_server *r, char *word)
 	return rc;
 }
 
+/* The first words of lines of radiusclient's own file, radiusclient.conf. */
+static int
+is_of_another(const char *word)
+{
+	static const char words[] =
+	    "authserver\0acctserver\0servers\0dictionary\0auth_order\0login_tries\0login_timeout\0"
+	    "nologin\0issue\0mapfile\0seqfile\0default_realm\0radius_timeout\0radius_retries\0"
+	    "radius_deadtime\0bindaddr\0login_local\0login_radius\0";
+
+	for (const char *s = words; *s != '\0'; s += strlen(s) + 1) {
+		if (strcmp(word, s) == 0) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
 static int
 parse_radius_line(struct radius_conf *rc, struct secrets *s, char *line, struct diag *d, const char *file, int n)
 {
@@ -200,6 +217,11 @@ parse_radius_line(struct radius_conf *rc, struct secrets *s, char *line, struct 
 	char *secret = ctl_next_word(&line);
 
 	memset(r, 0, sizeof *r);
+	if (is_of_another(host)) {
+		diag_put(d, DIAG_ERROR, file, n,
+		    "this is a line of another program's file; expected only servers, `SERVER SECRET [acct]`, as in `192.0.2.1 SECRET acct`");
+		return -1;
+	}
 	if (parse_radius_host(r, host) == -1) {
 		diag_put(d, DIAG_ERROR, file, n, "expected a server first: NAME[:PORT], IPv4[:PORT] or [IPv6][:PORT]");
 		return -1;
@@ -344,19 +366,21 @@ void
 radconf_load(struct config *c, struct diag *d)
 {
 	int bad;
-	char path[512];
+	const char *path;
+	char own[512];
 	struct stat st;
 	long n;
 
-	ctl_path(c->home, "radius.conf", path, sizeof path);
+	path = ctl_path(c->home, "radius.conf", own, sizeof own);
 	if (stat(path, &st) == -1 && errno == ENOENT) {
-		str_copy(path, sizeof path, RADIUS_CONF);
+		path = RADIUS_CONF;
 	}
 	n = file_read(path, c->secrets->file, sizeof c->secrets->file - 1);
 	if (n == -1) {
 		/* Where nobody is ever asked to log in, none is needed. */
-		diag_put(d, logins_possible(c) ? DIAG_ERROR : DIAG_NOTE, path, 0,
-		    "cannot be read: %s; nobody can log in", strerror(errno));
+		diag_put(d, logins_possible(c) ? DIAG_ERROR : DIAG_NOTE, own, 0,
+		    "%scannot be read: %s; nobody can log in", path == own ? "" : "not there, and " RADIUS_CONF " ",
+		    strerror(errno));
 		return;
 	}
 	if (stat(path, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
@@ -371,6 +395,6 @@ radconf_load(struct config *c, struct diag *d)
 	}
 #endif
 	if (bad == -1) {
-		diag_put(d, DIAG_ERROR, path, 0, "nobody can log in until this is mended");
+		diag_put(d, DIAG_NOTE, path, 0, "nobody can log in until this is mended");
 	}
 }

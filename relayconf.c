@@ -804,7 +804,7 @@ relay_conf_load(struct relay_conf *r, const char *home, const char *me, struct s
 		r->on = 0;
 		r->auths = 0;
 		explicit_bzero(s->relay, sizeof s->relay);
-		diag_put(d, DIAG_ERROR, NULL, 0, "nothing is delivered until this is mended; mail waits in the queue");
+		diag_put(d, DIAG_NOTE, NULL, 0, "nothing is delivered until this is mended; mail waits in the queue");
 	}
 }
 

@@ -2,7 +2,7 @@
 /* Copyright (c) 2026 The mailstile authors */
 /*
  * `mailstile selftest`: tries what mail will need. Each test is a process of its own, which has given up root, has no secret that its test does
- * not need, and is ended after SECONDS; it prints one line, which begins with "ok" or "NO". What strangers say is cleaned before it is shown.
+ * not need, and is ended after SECONDS; it prints one line, which begins with "ok" or "NO", or "--" when it could not be tried. What strangers say is cleaned before it is shown.
  */
 #include "selftest.h"
 
@@ -18,6 +18,7 @@
 #include "priv.h"
 #include "radius.h"
 #include "remoteint.h"
+#include "server.h"
 #include "str.h"
 
 #include <errno.h>
@@ -39,11 +40,14 @@
 /* What a test needs to know beyond what everybody may. */
 enum knows { NOTHING, OF_RADIUS, OF_RELAYS };
 
+/* How a test went. */
+enum { NOT_WELL, WELL, NOT_TRIED };
+
 static int
 say(int ok, const char *what, const char *text)
 {
-	print(STDOUT_FILENO, "%s  %s: %s\n", ok ? "ok" : "NO", what, text);
-	return !ok;
+	print(STDOUT_FILENO, "%s  %s: %s\n", ok == WELL ? "ok" : ok == NOT_WELL ? "NO" : "--", what, text);
+	return ok == NOT_WELL;
 }
 
 /* ---- network ---- */
@@ -153,18 +157,20 @@ test_certificate(struct config *c, unsigned i)
 	struct diag d = { .emit = diag_to_nobody };
 	br_x509_trust_anchor *anchor = NULL;
 	int64_t now = (int64_t)time(NULL);
-	char until[11], text[128];
+	char until[11], text[512];
 	size_t n = 0;
 	int self, error;
 
 	(void)i;
 	if (c->chain.key_type == 0) {
-		return say(0, "certificate", "there is none that can be used: see check");
+		return access(ctl_path(c->home, "servercert.pem", text, sizeof text), F_OK) == -1
+		    ? say(NOT_TRIED, "certificate", "none yet; the server makes one at its first start")
+		    : say(0, "certificate", "there is none that can be used: see check");
 	}
 	certlook_leaf(&c->chain, until, &self);
 	error = certlook_judge(&c->chain, c->me, now, NULL, 0);
 	if (error == BR_ERR_X509_BAD_SERVER_NAME) {
-		return say(0, "certificate", "it is for another name than control/me says");
+		return say(0, "certificate", "it is for another name than control/me says: " CERTLOOK_REMEDY);
 	}
 	if (error == BR_ERR_X509_EXPIRED) {
 		str_fmt(text, sizeof text, "not valid at this date; its end is %s", until);
@@ -293,7 +299,7 @@ test_door(struct config *c, unsigned i)
 	const struct addr *to = l->any ? &loopback : &l->addr;
 	struct policy_client client;
 	struct remote *r = remote_new(c);
-	char name[40];
+	char name[40], text[400];
 	int code;
 
 	str_fmt(name, sizeof name, "door at port %u", l->port);
@@ -304,11 +310,17 @@ test_door(struct config *c, unsigned i)
 	r->hop.tls = r->hop.implicit ? TLS_ENCRYPT : TLS_MAY;
 	addr_text(to, r->hop.host);
 	policy_client(c, to, NULL, NULL, &client);
-	if (remote_hello(r, to) == -1) {
-		return say(0, name, reason(r));
+	if (l->profile == PROFILE_SMTP && check_open_relay(c)) {
+		return say(0, name, "OPEN RELAY: relayclients or tcp.smtp.cdb let everybody send to anybody");
 	}
-	if (client.relay) {
-		return say(1, name, "not tried: from here everybody may relay (relayclients, tcp.smtp.cdb)");
+	if (remote_hello(r, to) == -1) {
+		str_fmt(text, sizeof text, "%.300s%s", reason(r),
+		    strstr(reason(r), "refused") != NULL ? "; no server runs at this port" : "");
+		return say(0, name, text);
+	}
+	if (client.relay && l->profile == PROFILE_SMTP) {
+		return say(
+		    NOT_TRIED, name, "not tried: this host may relay by its address (relayclients, tcp.smtp.cdb)");
 	}
 	code = ask(r, "MAIL FROM:<selftest@", c->me, ">");
 	if (code / 100 == 2) {

@@ -46,7 +46,7 @@ static struct server {
 	struct listeners listeners;
 	const char *home;
 	const char *pidfile;
-	const char *ctl; /* where the control socket is, NULL = nowhere */
+	const char *ctl; /* where the control socket is, NULL or "" = nowhere */
 	int argc;
 	char **argv;
 	pid_t resolver;
@@ -412,7 +412,7 @@ open_listeners(void)
 static void
 open_control(void)
 {
-	if (server.ctl != NULL) {
+	if (server.ctl != NULL && server.ctl[0] != '\0') {
 		(void)ctl_open(server.ctl);
 	}
 	collect_closes();
@@ -828,8 +828,8 @@ serve_options(char **argv, int *detached, enum log_target *target)
 			return -1;
 		}
 	}
-	if (server.ctl == NULL && (*detached || server.home == NULL)) {
-		server.ctl = CTL_SOCKET;
+	if (server.ctl == NULL) {
+		server.ctl = *detached ? CTL_SOCKET : ctl_where(server.home, 0);
 	}
 	return *o.word == NULL ? 0 : -1;
 }
@@ -849,16 +849,20 @@ static int
 set_up(int share)
 {
 	struct diag d = { .emit = diag_to_log };
-	int rc = house_open(&server.house, server.home, &d);
+	struct share *sh = share_open(share);
+	int rc;
 
+	if (sh == NULL && share != -1) {
+		share = -1; /* an upgrade changed its layout */
+		sh = share_open(-1);
+	}
+	/* `status` shows faults of the start, too. */
+	log_keep(sh);
+	rc = house_open(&server.house, server.home, &d);
 	if (rc != 0) {
 		return rc;
 	}
-	server.house.share = share_open(share);
-	if (server.house.share == NULL && share != -1) {
-		share = -1; /* an upgrade changed its layout */
-		server.house.share = share_open(-1);
-	}
+	server.house.share = sh;
 	accountant_init(share == -1);
 	keeper_init();
 	open_acct(&d);
@@ -868,7 +872,6 @@ set_up(int share)
 		return 111;
 	}
 	slots_use(server.house.share);
-	log_keep(server.house.share);
 	new_radius_generation();
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == -1 && SECCOMP) {
 		log_msg(

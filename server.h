@@ -14,5 +14,9 @@ int radcheckpassword_main(int argc, char **argv);
 struct config;
 struct diag;
 void check_all_lines(const struct config *c, struct diag *d);
+/* Listeners and RADIUS servers to the screen; names of files, who may relay, the certificate: findings to `d`. Applets, where there are TOOLS. */
+void check_all_else(const struct config *c, struct diag *d);
+/* 1: whoever comes along may relay, by address. The same. */
+int check_open_relay(const struct config *c);
 
 #endif

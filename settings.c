@@ -230,6 +230,16 @@ refuse(const char *home, const struct setting *s, unsigned line, const char *why
 	return 100;
 }
 
+/* The end of a change, by its status, which it returns. */
+static int
+end(int rc)
+{
+	if (rc == 100) {
+		print(STDOUT_FILENO, SETTINGS_REFUSED);
+	}
+	return rc;
+}
+
 /* What no file of ours may hold, by line. 0 or 100. */
 static int
 text_ok(const char *home, const struct setting *s, const struct buf *b)
@@ -322,7 +332,7 @@ set_main(int argc, char **argv)
 	}
 	explicit_bzero(mem, b.len);
 	free(mem);
-	return rc;
+	return end(rc);
 }
 
 int
@@ -347,7 +357,7 @@ unset_main(int argc, char **argv)
 	}
 	rc = settings_change(&h, s, NULL, 0);
 	settings_close(&h);
-	return rc;
+	return end(rc);
 }
 
 #endif

@@ -32,11 +32,15 @@ extern const size_t settings_n;
 /* The setting of this name, or NULL. */
 const struct setting *setting_find(const char *key);
 
+/* What who asked for a change reads behind the reason. */
+#define SETTINGS_REFUSED "Refused: nothing is changed.\n"
+
 /* A home whose control directory is open and locked: one change at a time. */
 struct settings_home {
 	const char *home;
 	int dir;    /* home/control */
 	int strict; /* a certificate for another name or another time is refused, not only warned of */
+	int dry;    /* only see whether a change would be refused */
 };
 
 /* Open and lock; what a change that was cut off has left is removed. 0, or -1, told on standard error. */

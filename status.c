@@ -60,6 +60,12 @@ span(struct buf *b, int64_t seconds)
 	}
 }
 
+static const char *
+s_of(uint32_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
 /* ---- the screen ---- */
 
 static void
@@ -108,6 +114,27 @@ show_radius(struct buf *b, const struct ctl_status *s)
 	}
 }
 
+/* What keeps everybody out, whatever RADIUS says. */
+static void
+show_nobody(struct buf *b, const struct ctl_status *s)
+{
+	static const struct {
+		uint32_t bit;
+		const char *why;
+	} all[] = {
+		{ CTL_NO_CERTIFICATE, "no certificate that can be used" },
+		{ CTL_NO_COUNTS, "the file of what each login has sent" },
+		{ CTL_NO_LIMITS, "userlimits or timezone has a fault" },
+	};
+
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+		if ((s->nobody & all[i].bit) != 0) {
+			buf_fmt(b, "NO LOGINS   %s: see `mailstile check`", all[i].why);
+			line(b);
+		}
+	}
+}
+
 static void
 show_server(struct buf *b, const struct ctl_status *s)
 {
@@ -122,14 +149,15 @@ show_server(struct buf *b, const struct ctl_status *s)
 	line(b);
 	show_listeners(b, s);
 	show_radius(b, s);
+	show_nobody(b, s);
 	buf_fmt(b, "sessions    %u of %u now, %u logged in; %u so far, %u under TLS, %u refused", s->sessions,
 	    s->sessions_max, s->loggedin, c[COUNT_SESSIONS], c[COUNT_TLS], c[COUNT_REFUSED]);
 	line(b);
 	buf_fmt(b, "logins      %u good, %u wrong, %u that RADIUS did not answer", c[COUNT_LOGINS],
 	    c[COUNT_LOGIN_FAILS], c[COUNT_LOGIN_LATER]);
 	line(b);
-	buf_fmt(b, "messages    %u taken, %u recipients, %u KiB; %u not taken", c[COUNT_MESSAGES], c[COUNT_RCPTS],
-	    c[COUNT_KIB], c[COUNT_REJECTED]);
+	buf_fmt(b, "messages    %u taken, %u recipient%s, %u KiB; %u not taken", c[COUNT_MESSAGES], c[COUNT_RCPTS],
+	    s_of(c[COUNT_RCPTS]), c[COUNT_KIB], c[COUNT_REJECTED]);
 	line(b);
 	if (c[COUNT_CRASHES] > 0) {
 		buf_fmt(b, "CRASHES     %u: see the log", c[COUNT_CRASHES]);
@@ -160,15 +188,15 @@ show_down(struct buf *b, int fd)
 static void
 show_queue(struct buf *b, int fd, const struct ctl_counts *q)
 {
-	buf_fmt(b, "queue       %u messages", q->queued);
+	buf_fmt(b, "queue       %u message%s", q->queued, s_of(q->queued));
 	if (q->queued > 0) {
 		buf_str(b, ", the oldest ");
 		span(b, q->oldest);
 		buf_fmt(b, " old: %u due, %u wait, %u later, %u held", q->due, q->waiting, q->timed, q->held);
 	}
 	line(b);
-	buf_fmt(b, "delivery    %u of %u run; %u recipients done, %u put off, %u failed", q->deliveries,
-	    q->deliveries_max, q->ok, q->deferred, q->failed);
+	buf_fmt(b, "delivery    %u of %u run; %u recipient%s done, %u put off, %u failed", q->deliveries,
+	    q->deliveries_max, q->ok, s_of(q->ok), q->deferred, q->failed);
 	line(b);
 	show_down(b, fd);
 	if (q->error_age >= 0) {
@@ -177,6 +205,34 @@ show_queue(struct buf *b, int fd, const struct ctl_counts *q)
 		buf_fmt(b, " ago: %.200s", q->error);
 		line(b);
 	}
+}
+
+/* A line of the log; of a finding about the configuration what the screen has room for: level, name of the file, text. */
+static void
+log_text_short(struct buf *b, const char *s)
+{
+	static const char head[] = "ev=config level=", file[] = " file=", msg[] = " msg=\"";
+	const char *name = strstr(s, file), *text = strstr(s, msg), *slash;
+	size_t n;
+
+	if (strncmp(s, head, sizeof head - 1) != 0 || name == NULL || text == NULL || text < name) {
+		buf_str(b, s);
+		return;
+	}
+	s += sizeof head - 1;
+	buf_fmt(b, "%.*s: ", (int)(name - s), s);
+	name += sizeof file - 1;
+	n = strcspn(name, " ");
+	slash = memrchr(name, '/', n);
+	if (slash != NULL) {
+		n -= (size_t)(slash + 1 - name);
+		name = slash + 1;
+	}
+	if (n > 1) { /* - is no file */
+		buf_fmt(b, "%.*s: ", (int)n, name);
+	}
+	text += sizeof msg - 1;
+	buf_fmt(b, "%.*s", (int)strcspn(text, "\""), text);
 }
 
 /* The last lines of the log that tell of trouble, as far as there is room. */
@@ -193,7 +249,8 @@ show_lines(struct buf *b, const struct ctl_line *l, uint32_t n)
 	for (uint32_t i = n > room ? n - room : 0; i < n; i++) {
 		buf_str(b, "  ");
 		span(b, l[i].age);
-		buf_fmt(b, " ago: %s", l[i].text);
+		buf_str(b, " ago: ");
+		log_text_short(b, l[i].text);
 		line(b);
 	}
 }
@@ -252,6 +309,8 @@ print_server(const struct ctl_status *s)
 	    STDOUT_FILENO, "mailstile_info{version=\"%s\",host=\"%s\"} 1\n", s->version, label(s->me, mem, sizeof mem));
 	single("uptime_seconds", "gauge", "Seconds since the start.", s->up);
 	single("clock_set", "gauge", "1 when the clock can be right.", s->clock_set);
+	single("logins_possible", "gauge", "0 when a fault of the configuration keeps everybody from logging in.",
+	    s->nobody == 0 && s->radius > 0);
 	single("sessions", "gauge", "Sessions now.", s->sessions);
 	single("sessions_max", "gauge", "Sessions there may be.", s->sessions_max);
 	single("sessions_logged_in", "gauge", "Sessions now that have logged in.", s->loggedin);
@@ -306,7 +365,8 @@ print_queue(int fd, const struct ctl_counts *q)
 static void
 end_texts(struct ctl_status *s)
 {
-	s->version[sizeof s->version - 1] = s->me[sizeof s->me - 1] = s->spool[sizeof s->spool - 1] = '\0';
+	s->version[sizeof s->version - 1] = s->me[sizeof s->me - 1] = '\0';
+	s->home[sizeof s->home - 1] = s->spool[sizeof s->spool - 1] = '\0';
 	for (unsigned i = 0; i < LISTENERS_MAX; i++) {
 		s->listener[i].where[sizeof s->listener[i].where - 1] = '\0';
 		s->listener[i].profile[sizeof s->listener[i].profile - 1] = '\0';
@@ -342,23 +402,25 @@ status_main(int argc, char **argv)
 	static struct ctl_status s;
 	static struct ctl_line lines[CTL_LINES_MAX];
 	static struct ctl_counts q;
-	const char *path = CTL_SOCKET;
+	const char *path = NULL, *home = NULL;
 	struct options o;
 	int opt, fd, prometheus = 0, have_queue;
 
 	(void)argc;
 	options_begin(&o, argv);
-	while ((opt = options_next(&o, "pS:")) != 0) {
+	while ((opt = options_next(&o, "pH:S:")) != 0) {
 		if (opt == '?') {
 			break;
 		}
 		prometheus |= opt == 'p';
+		home = opt == 'H' ? o.value : home;
 		path = opt == 'S' ? o.value : path;
 	}
 	if (opt != 0 || *o.word != NULL) {
-		print(STDERR_FILENO, "usage: mailstile status [-p] [-S socket]\n");
+		print(STDERR_FILENO, "usage: mailstile status [-p] [-H home] [-S socket]\n");
 		return 100;
 	}
+	path = path == NULL ? ctl_where(home, 1) : path;
 	fd = ctl_connect(path);
 	if (fd == -1) {
 		opt = errno;
@@ -377,6 +439,10 @@ status_main(int argc, char **argv)
 	}
 	close(fd);
 	end_texts(&s);
+	if (home != NULL && !ctl_is_home(home, s.home)) {
+		print(STDERR_FILENO, "mailstile: no server of %s runs; the one at %s is of %s\n", home, path, s.home);
+		return NOT_RUNNING;
+	}
 	fd = ctl_connect(path);
 	have_queue = fd != -1 && ctl_query(fd, CTL_COUNTS, 0, &q, sizeof q) == 0 && q.rc == CTL_DONE;
 	q.error[sizeof q.error - 1] = '\0';

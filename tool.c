@@ -712,7 +712,7 @@ find_server(const char *path, const char *home, int order)
 int
 queue_main(int argc, char **argv)
 {
-	const char *home = HOME_DIR, *path = CTL_SOCKET, *verb = "list";
+	const char *home = HOME_DIR, *path = NULL, *verb = "list";
 	struct options o;
 	int opt, yes = 0, rc;
 	enum ctl_type what;
@@ -752,7 +752,7 @@ queue_main(int argc, char **argv)
 	if (rc != 0) {
 		return rc;
 	}
-	find_server(path, home, what != 0);
+	find_server(path == NULL ? ctl_where(home, 1) : path, home, what != 0);
 	rc = enter(home, what != 0);
 	if (rc != 0) {
 		return rc;

@@ -12,6 +12,7 @@
  */
 #include "users.h"
 
+#include "priv.h"
 #include "str.h"
 
 #include <errno.h>
@@ -165,8 +166,11 @@ make(const char *path, int root, uid_t uid, gid_t gid)
 	if (fd == -1) {
 		return -1;
 	}
-	rc =
-	    fill(fd) == 0 && (!root || fchown(fd, uid, gid) == 0) && (link(tmp, path) == 0 || errno == EEXIST) ? 0 : -1;
+	/* Root without CAP_CHOWN keeps it: who needs it gets it open. */
+	rc = fill(fd) == 0 && (!root || fchown(fd, uid, gid) == 0 || errno == EPERM) &&
+		(link(tmp, path) == 0 || errno == EEXIST)
+	    ? 0
+	    : -1;
 	saved = errno;
 	unlink(tmp);
 	close(fd);
@@ -195,7 +199,7 @@ use(int fd, const char *path, int root, uid_t uid, struct diag *d)
 		    strerror(errno));
 		return -1;
 	}
-	if (fstat(fd, &st) == -1 || !S_ISREG(st.st_mode) || (root && st.st_uid != uid) ||
+	if (fstat(fd, &st) == -1 || !S_ISREG(st.st_mode) || (root && st.st_uid != uid && st.st_uid != 0) ||
 	    (st.st_mode & (S_IWGRP | S_IWOTH)) != 0 || adopt(fd) == -1) {
 		diag_put(d, DIAG_ERROR, path, 0,
 		    "damaged, or not a file that only user %u can write; nobody can log in. Move it away, and counts and blocks begin anew",
@@ -214,9 +218,9 @@ users_open(const char *home, int root, uid_t uid, gid_t gid, struct diag *d)
 
 	users_close();
 	path_below(home, path, sizeof path);
-	fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	fd = priv_open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC, uid);
 	if (fd == -1 && errno == ENOENT && make(path, root, uid, gid) == 0) {
-		fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+		fd = priv_open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC, uid);
 	}
 	return use(fd, path, root, uid, d);
 }
@@ -228,7 +232,7 @@ users_check(const char *home, int root, uid_t uid, struct diag *d)
 	int fd;
 
 	path_below(home, path, sizeof path);
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = priv_open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, uid);
 	if (fd != -1 || errno != ENOENT) {
 		use(fd, path, root, uid, d);
 		users_close();
@@ -244,6 +248,12 @@ users_close(void)
 	}
 }
 
+int
+users_there(void)
+{
+	return file != -1;
+}
+
 void
 users_zone(int32_t seconds)
 {
@@ -251,6 +261,26 @@ users_zone(int32_t seconds)
 }
 
 /* ---- days ---- */
+
+/* Nothing was sent today, and so it is not known any more what RADIUS has left. */
+static void
+anew(struct users_record *r)
+{
+	r->messages = r->rcpts = r->tripped = 0;
+	r->limit = (r->flags & USERS_LEFT) != 0 ? LIMIT_NONE : r->limit;
+	r->limit_rcpt = (r->flags & USERS_LEFT_RCPT) != 0 ? LIMIT_NONE : r->limit_rcpt;
+	r->flags &= ~(USERS_LEFT | USERS_LEFT_RCPT);
+}
+
+/* As they are now. */
+static void
+note_limits(struct users_record *r, const struct limits *l)
+{
+	r->limit = l->day;
+	r->limit_rcpt = l->rcpt;
+	r->flags &= ~(USERS_LEFT | USERS_LEFT_RCPT);
+	r->flags |= (l->left != LIMIT_NONE ? USERS_LEFT : 0) | (l->left_rcpt != LIMIT_NONE ? USERS_LEFT_RCPT : 0);
+}
 
 static void
 roll(struct users_record *r, int64_t now)
@@ -262,7 +292,7 @@ roll(struct users_record *r, int64_t now)
 		return; /* the clock is not set */
 	}
 	if (day > r->day) {
-		r->messages = r->rcpts = r->tripped = 0;
+		anew(r);
 		r->day = day;
 	} else if (r->day > day + 1) {
 		/* The clock was far ahead, once: what was counted then is today's. A single day back may be a zone, or a step to and fro. */
@@ -496,8 +526,7 @@ trips(struct users_record *r, const struct limits *l, enum verdict v)
 		return 0;
 	}
 	r->tripped = 1;
-	r->limit = l->day;
-	r->limit_rcpt = l->rcpt;
+	note_limits(r, l);
 	return 1;
 }
 
@@ -548,8 +577,7 @@ ask(const char *user, const struct limits *l, unsigned rcpts, int64_t now, int *
 		r.burst = sum_capped(r.burst, 1);
 		r.total++;
 		r.last = (uint32_t)now;
-		r.limit = l->day;
-		r.limit_rcpt = l->rcpt;
+		note_limits(&r, l);
 	}
 	if ((*first || (v == V_OK && book)) && store(at, &r) == -1) {
 		v = V_NO_COUNTS;
@@ -627,9 +655,10 @@ users_change(const char *user, uint32_t set, uint32_t clear, int again, int64_t 
 	}
 	r.flags = (r.flags & ~clear) | set;
 	if (again) {
-		r.messages = r.rcpts = r.burst = r.tripped = 0;
+		anew(&r);
+		r.burst = 0;
 	}
-	rc = store(at, &r) == 0 && fdatasync(file) == 0 ? 0 : -1;
+	rc = store(at, &r) == -1 || fdatasync(file) == -1 ? -1 : r.total == 0;
 	unlock(at);
 	return rc;
 }

@@ -14,7 +14,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define USERS_BLOCKED 2U /* of flags; 1 is a record in use */
+/* Of flags; 1 is a record in use. */
+#define USERS_BLOCKED 2U
+#define USERS_LEFT 4U      /* `limit` is what RADIUS, who counts, had left then, and what had been sent here */
+#define USERS_LEFT_RCPT 8U /* the same of limit_rcpt */
 
 /* A record, as it is in the file, in the machine's byte order. */
 struct users_record {
@@ -45,6 +48,8 @@ void users_check(const char *home, int root, uid_t uid, struct diag *d);
 int users_use(int fd);
 /* For processes that must not have it. */
 void users_close(void);
+/* Can it be had? Without it every login is put off. */
+int users_there(void);
 /* The day begins so many seconds before UTC's. */
 void users_zone(int32_t seconds);
 
@@ -64,7 +69,10 @@ void users_unbook(const char *user, unsigned rcpts, int64_t now);
 
 /* For `mailstile users`. The next record from *at on; 1, 0 at the end, -1 it is damaged (and skipped). */
 int users_next(uint32_t *at, struct users_record *r, int64_t now);
-/* Set and clear flags; `again`: today begins anew. A user without a record gets one with `set`. 0, or -1: there is none, or errno is set. */
+/*
+ * Set and clear flags; `again`: today begins anew. A user without a record gets one with `set`. 0; 1 the same, of one who has never sent anything;
+ * -1: there is no such user, or errno is set.
+ */
 int users_change(const char *user, uint32_t set, uint32_t clear, int again, int64_t now);
 
 #else

@@ -60,6 +60,20 @@ enter(const char *home)
 	return 0;
 }
 
+/* A line about a login, whose name anybody may have made up. */
+static void
+about(int fd, const char *user, const char *what)
+{
+	char mem[4 * AUTH_USER_MAX + 200];
+	struct buf b;
+
+	buf_init(&b, mem, sizeof mem);
+	buf_str(&b, fd == STDERR_FILENO ? "mailstile: " : "");
+	buf_escaped(&b, user, strlen(user), 0);
+	buf_fmt(&b, ": %s\n", what);
+	(void)write_all(fd, b.p, b.len);
+}
+
 /* ---- listing ---- */
 
 static void
@@ -86,26 +100,39 @@ json_limit(struct buf *b, const char *name, uint32_t n)
 	}
 }
 
+/* Who counts? RADIUS says what is left, from one login to the next; here a limit would seem to move. */
+static int
+by_radius(const struct users_record *r, uint32_t flag)
+{
+	return (r->flags & flag) != 0;
+}
+
+static uint32_t
+left(uint32_t limit, uint32_t n)
+{
+	return limit > n ? limit - n : 0;
+}
+
 static void
 show_json(struct buf *b, const struct users_record *r)
 {
 	buf_str(b, "{\"user\": \"");
 	json_name(b, r->name);
 	buf_fmt(b, "\", \"messages\": %u", r->messages);
-	json_limit(b, "messages_limit", r->limit);
+	json_limit(b, "messages_limit", by_radius(r, USERS_LEFT) ? LIMIT_NONE : r->limit);
+	json_limit(b, "messages_left", by_radius(r, USERS_LEFT) ? left(r->limit, r->messages) : LIMIT_NONE);
 	buf_fmt(b, ", \"recipients\": %u", r->rcpts);
-	json_limit(b, "recipients_limit", r->limit_rcpt);
+	json_limit(b, "recipients_limit", by_radius(r, USERS_LEFT_RCPT) ? LIMIT_NONE : r->limit_rcpt);
+	json_limit(b, "recipients_left", by_radius(r, USERS_LEFT_RCPT) ? left(r->limit_rcpt, r->rcpts) : LIMIT_NONE);
 	buf_fmt(b, ", \"total\": %u, \"last\": %u, \"blocked\": %s, \"met_limit\": %s}", r->total, r->last,
 	    (r->flags & USERS_BLOCKED) != 0 ? "true" : "false", r->tripped ? "true" : "false");
 }
 
 static void
-of_limit(struct buf *b, uint32_t n, uint32_t limit)
+of_limit(struct buf *b, uint32_t n, uint32_t limit, int radius, const char *what)
 {
-	buf_fmt(b, "%u", n);
-	if (limit != LIMIT_NONE) {
-		buf_fmt(b, " of %u", limit);
-	}
+	buf_fmt(b, limit == LIMIT_NONE || radius ? "%u" : "%u of %u", n, limit);
+	buf_fmt(b, radius ? " %s (%u left by RADIUS)" : " %s", what, left(limit, n));
 }
 
 static void
@@ -113,10 +140,10 @@ show_text(struct buf *b, const struct users_record *r)
 {
 	buf_escaped(b, r->name, strlen(r->name), 0);
 	buf_str(b, ": ");
-	of_limit(b, r->messages, r->limit);
-	buf_str(b, " messages and ");
-	of_limit(b, r->rcpts, r->limit_rcpt);
-	buf_fmt(b, " recipients today, %u messages in all", r->total);
+	of_limit(b, r->messages, r->limit, by_radius(r, USERS_LEFT), "messages");
+	buf_str(b, " and ");
+	of_limit(b, r->rcpts, r->limit_rcpt, by_radius(r, USERS_LEFT_RCPT), "recipients");
+	buf_fmt(b, " today, %u messages in all", r->total);
 	if (r->last != 0) {
 		buf_str(b, ", the last on ");
 		buf_date(b, r->last);
@@ -164,6 +191,9 @@ list(const char *user, int json)
 		print(STDERR_FILENO,
 		    "mailstile: a record is damaged, and who may have been in it is not served; move the file away, restart the server, and counts and blocks begin anew\n");
 	}
+	if (user != NULL && shown == 0) {
+		about(STDERR_FILENO, user, "not known: nothing has come from this login");
+	}
 	return damaged || (user != NULL && shown == 0);
 }
 
@@ -173,7 +203,14 @@ static const struct {
 	const char *verb;
 	uint32_t set, clear;
 	int again;
-} verbs[] = { { "reset", 0, 0, 1 }, { "block", USERS_BLOCKED, 0, 0 }, { "unblock", 0, USERS_BLOCKED, 0 } };
+	const char *done, *new; /* what is said; of a login that has never sent anything */
+} verbs[] = {
+	{ "reset", 0, 0, 1, "its day begins anew", "its day begins anew" },
+	{ "block", USERS_BLOCKED, 0, 0, "blocked", "blocked; it has never sent anything from here: is that its name?" },
+	{ "unblock", 0, USERS_BLOCKED, 0, "no longer blocked", "no longer blocked" },
+};
+
+#define VERBS (sizeof verbs / sizeof verbs[0])
 
 static int
 give(size_t verb, char **user)
@@ -182,14 +219,18 @@ give(size_t verb, char **user)
 
 	for (; *user != NULL; user++) {
 		size_t len = strlen(*user);
+		int new = -1;
 
 		errno = 0;
-		if (len > 0 && len <= AUTH_USER_MAX &&
-		    users_change(*user, verbs[verb].set, verbs[verb].clear, verbs[verb].again, time(NULL)) == 0) {
+		if (len > 0 && len <= AUTH_USER_MAX) {
+			new = users_change(*user, verbs[verb].set, verbs[verb].clear, verbs[verb].again, time(NULL));
+		}
+		if (new != -1) {
+			about(STDOUT_FILENO, *user, new ? verbs[verb].new : verbs[verb].done);
 			continue;
 		}
 		rc = 1;
-		print(STDERR_FILENO, "mailstile: %s: %s\n", *user,
+		about(STDERR_FILENO, *user,
 		    errno != 0 ? strerror(errno) : "nothing is known of this login, or its record cannot be read");
 	}
 	return rc;
@@ -221,11 +262,12 @@ users_main(int argc, char **argv)
 			options_begin(&o, o.word);
 		}
 	}
-	if (word != NULL && *o.word != NULL) {
-		while (verb < sizeof verbs / sizeof verbs[0] && strcmp(word, verbs[verb].verb) != 0) {
+	if (word != NULL) {
+		while (verb < VERBS && strcmp(word, verbs[verb].verb) != 0) {
 			verb++;
 		}
-		if (verb == sizeof verbs / sizeof verbs[0] || json) {
+		/* A login alone is asked about; all else is an order. */
+		if ((verb < VERBS) != (*o.word != NULL) || (verb < VERBS && json)) {
 			return usage();
 		}
 	}
@@ -234,7 +276,7 @@ users_main(int argc, char **argv)
 	if (rc != 0) {
 		return rc;
 	}
-	return word != NULL && *o.word != NULL ? give(verb, o.word) : list(word, json);
+	return word != NULL && verb < VERBS ? give(verb, o.word) : list(word, json);
 }
 
 #endif

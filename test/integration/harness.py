@@ -142,6 +142,7 @@ class Server:
         self.events, self.read_to, self.reading = [], 0, threading.Lock()  # of the log
         self.process, self.pid = None, None
         self.crash_expected = False
+        self.words = None  # behind `serve -H home`, in place of the usual ones
         os.makedirs(self.control, 0o755)
         self.port, lines = {}, []
         for name, line in (LISTEN if listen is None else listen).items():
@@ -194,7 +195,7 @@ class Server:
 
     def start(self, wait=True):
         # Who counts or ends system calls means those of sessions.
-        words = [] if self.wrap else ["-S", self.ctl]
+        words = ["-S", "" if self.wrap else self.ctl] if self.words is None else self.words
         with open(self.logfile, "ab") as log:
             self.process = subprocess.Popen(self.argv("serve", "-H", self.home, *words), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment(), cwd="/", start_new_session=True)

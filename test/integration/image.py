@@ -76,7 +76,7 @@ class Guest:
         while True:
             # BusyBox's shell asks where the cursor is.
             text = self.said.replace(b"\x1b[6n", b"")
-            m = re.search(pattern, text)
+            m = re.search(pattern, text, re.S)
             if m:
                 self.said = text[m.end():]
                 return text[:m.start()]
@@ -84,6 +84,11 @@ class Guest:
             data = self.serial.recv(65536) if ready else b""
             assert data, "the guest did not say %r, but %s" % (pattern, text[-4000:].decode("utf-8", "replace"))
             self.said += data
+
+    def type(self, text, pattern):
+        """Send this as it is; what the guest says up to the pattern."""
+        self.serial.sendall(text.encode())
+        return self._until(pattern if isinstance(pattern, bytes) else pattern.encode()).decode("utf-8", "replace")
 
     def sh(self, command, check=True, timeout=PATIENCE):
         """Run a command in the guest's shell; returns what it prints. `check`: its status has to be 0."""

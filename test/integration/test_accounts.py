@@ -299,17 +299,55 @@ def test_block(box):
 
 
 def test_tool(box):
-    for words in (["-x"], ["frob", "joe"], ["block"], ["-j", "block", "joe"]):
+    for words in (["-x"], ["frob", "joe"], ["block"], ["reset"], ["unblock"], ["-j", "block", "joe"], ["-j", "block"]):
         p = box.tool("users", *words, check=False)
-        assert p.returncode == (1 if words == ["block"] else 100), p.text
-    box.tool("users", "block", "x\x1b[31m\"\\ü")
+        assert p.returncode == 100 and "usage: mailstile users" in p.text, p.text
+    p = box.tool("users", "block", "x\x1b[31m\"\\ü")
+    assert p.text == 'x\\x1b[31m\\x22\\x5c\\xc3\\xbc: blocked; it has never sent anything from here: is that its name?\n'
     text = box.tool("users").text
     assert "\x1b" not in text and "x\\x1b[31m\\x22\\x5c\\xc3\\xbc: 0 messages" in text
     names = [u["user"] for u in json.loads(box.tool("users", "-j").text)["users"]]
     assert 'x\x1b[31m"\\' + "\u00c3\u00bc" in names and len(names) == len(set(names))
     assert [u["user"] for u in json.loads(box.tool("users", "plain", "-j").text)["users"]] == ["plain"]
-    assert box.tool("users", "no-such", check=False).returncode == 1
-    box.tool("users", "unblock", "x\x1b[31m\"\\ü")
+    for words in (["no-such"], ["-j", "no-such"], ["reset", "no-such"], ["unblock", "no-such"]):
+        p = box.tool("users", *words, check=False)
+        assert p.returncode == 1 and "mailstile: no-such: no" in p.text, p.text
+    assert "no longer blocked" in box.tool("users", "unblock", "x\x1b[31m\"\\ü").text
+
+
+def test_blocked_by_name(box):
+    """Of one that is known nothing is asked."""
+    with login(box, "plain") as c:
+        c.mail()
+    assert box.tool("users", "block", "plain").text == "plain: blocked\n"
+    assert box.tool("users", "reset", "plain").text == "plain: its day begins anew\n"
+    assert box.tool("users", "block", "plain").text == "plain: blocked\n"
+    box.tool("users", "unblock", "plain")
+
+
+def test_left_by_radius(box):
+    """Where RADIUS counts there is no limit here that could be shown: what it has left is."""
+    box.tool("users", "reset", "vsa", "vrcpt", check=False)
+    for _ in range(2):
+        with login(box, "vsa") as c:
+            c.mail(sender="a@example.net")
+            user = sent(box, "vsa")
+            assert (user["messages_limit"], user["messages_left"]) == (None, 1)
+            c.mail(sender="a@example.net")
+            refused(c, 450, "4.7.1", "a@example.net")
+    assert "vsa: 4 messages (0 left by RADIUS) and 4 recipients today" in box.tool("users", "vsa").text
+    box.tool("users", "reset", "vsa")
+    user = sent(box, "vsa")
+    assert (user["messages"], user["messages_limit"], user["messages_left"]) == (0, None, None)
+    assert "vsa: 0 messages and 0 recipients today" in box.tool("users", "vsa").text
+    with login(box, "vrcpt") as c:
+        c.mail()
+    assert "1 messages and 1 recipients (1 left by RADIUS) today" in box.tool("users", "vrcpt").text
+    with login(box, "rcpt3") as c:  # a limit of ours
+        box.tool("users", "reset", "rcpt3", check=False)
+        c.mail()
+    user = sent(box, "rcpt3")
+    assert (user["recipients_limit"], user["recipients_left"]) == (3, None) and "1 of 3 recipients today" in box.tool("users", "rcpt3").text
 
 
 # ---- control files -----------------------------------------------------------------------------------------------------------
@@ -317,7 +355,7 @@ def test_tool(box):
 def test_userlimits(make_server, customers):
     server = make_server(radius=customers, listen=SUBMISSION, control={
         "userlimits": "# all of them\n:day=1\njoe:day=2,from=joe@a.example\n", "timezone": "+0900\n"})
-    assert " 0 errors" in " " + server.tool("check").text
+    assert "\n0 errors, 0 warnings\n" in server.tool("check").text
     with login(server, "plain") as c:
         c.mail()
         refused(c, 450, "4.7.1")

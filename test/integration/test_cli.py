@@ -4,10 +4,12 @@
 import os
 import re
 import stat
+import time
 
 import pytest
 
 import harness
+import remote
 import tools
 
 
@@ -71,6 +73,113 @@ def test_check_of_lines_that_mean_nothing(home, name, good, bad):
     home.set(**{name: "".join(x + "\n" for x in good)})
     p = home.tool("check")
     assert not re.search("^%s:\\d+: warning" % where, p.text, re.M), p.text
+
+
+@pytest.mark.parametrize("blocks,wide", [
+    ("0.0.0.0/0\n", "0.0.0.0/0"), ("10.0.0.0/8\n128.0.0.0/7\n", "128.0.0.0/7"), ("::/0\n", "::/0"), ("2000::/15\n", "2000::/15"),
+    ("10.0.0.0/8\n2001::/16\n192.0.2.0/24\n", None),
+])
+def test_check_of_an_open_relay(home, blocks, wide):
+    home.set(relayclients=blocks)
+    p = home.tool("check")
+    found = re.findall(r"relayclients: warning: (\S+): so much of the Internet", p.text)
+    assert found == ([wide] if wide else []), p.text
+    assert "%d warning" % len(found) in p.text
+
+
+def test_check_of_rules_for_everybody(home):
+    rules = os.path.join(home.control, "tcp.smtp.cdb")
+    for text, wide in ((':allow,RELAYCLIENT=""\n', True), ('127.:allow,RELAYCLIENT=""\n:allow\n', False), (':deny\n', False)):
+        tools.tcprules(rules, text)
+        assert ("tcp.smtp.cdb: warning: everybody may send" in home.tool("check").text) == wide
+
+
+def test_check_of_the_certificate(home, scratch):
+    """Expired, not valid yet, of another name: nothing the server would not use, but customers' programs will complain."""
+    cert, key = os.path.join(home.control, "servercert.pem"), os.path.join(home.control, "serverkey.pem")
+    ca = remote.Authority(os.path.join(scratch, "ca"))
+    day = lambda n: time.strftime("%Y%m%d000000Z", time.gmtime(time.time() + n * 86400))
+    for name, days, want in (("mail.example.net", (day(-9), day(-2)), "is not valid at this date; its end is "), ("mail.example.net", (day(-9), day(9)), None),
+                             ("mail.example.net", (day(2), day(9)), "is not valid at this date; its end is "),
+                             ("other.example.net", (day(-9), day(9)), "is for another name than control/me says, which is mail.example.net")):
+        chain, its = ca.issue(name, days=days)
+        tools.write(cert, tools.read(chain))
+        tools.write(key, tools.read(its), 0o600)
+        p = home.tool("check")
+        found = re.findall(r"servercert\.pem: warning: (.*)", p.text)
+        assert len(found) == (want is not None) and all(f.startswith(want) for f in found), p.text
+        assert "%d warning" % len(found) in p.text
+
+
+def test_check_of_names(home):
+    """A file with a mistyped name is read by nobody; what nobody can mean is only noted. Kept files, and those that radius.conf names, are known."""
+    names = {"userlimit": "userlimits", "recpthosts": "rcpthosts", "radius.cnf": "radius.conf", "smtprotes": "smtproutes", "m": "me"}
+    for name, meant in names.items():
+        home.set(**{name: "x\n"})
+        p = home.tool("check")
+        assert re.search(r"^%s: warning: is not read: .*; is it %s\?$" % (re.escape(os.path.join(home.control, name)), re.escape(meant)), p.text, re.M), p.text
+        assert "0 errors, 1 warning\n" in p.text
+        home.set(**{name: None})
+    home.set(**{"some-notes.txt": "x\n"})
+    p = home.tool("check")
+    assert "some-notes.txt: note: is not read" in p.text and "0 errors, 0 warnings\n" in p.text
+    home.set(**{"some-notes.txt": None, "concurrencylocal": "1\n", "timeoutsmtpd": "1\n", "databytes.old": "1\n", "badmailfrom.none": "", "me.last": "x\n",
+                ".hidden": "x\n", "tcp.smtp": "\n", "badmailfrom": "\n"})
+    assert "is not read" not in home.tool("check").text
+
+
+def test_check_of_what_set_keeps(home):
+    for value in ("1", "2"):
+        home.tool("set", "databytes", value)
+    home.tool("unset", "databytes")
+    assert "is not read" not in home.tool("check").text
+
+
+@pytest.mark.parametrize("name", ["rcpthosts", "userlimits", "databytes"])
+def test_check_of_a_byte_order_mark(home, name):
+    home.set(**{name: b"\xef\xbb\xbf# words\n"})
+    p = home.tool("check", check=False)
+    assert p.returncode == 1 and "%s:1: error: begins with a byte order mark" % os.path.join(home.control, name) in p.text
+
+
+@pytest.mark.parametrize("line", ["authserver 127.0.0.1:1812", "acctserver 127.0.0.1:1813", "auth_order radius,local", "dictionary /etc/dictionary",
+                                  "nologin /etc/nologin", "servers /etc/radiusclient/servers"])
+def test_check_of_another_radius_conf(home, line):
+    """radiusclient's own file has lines of two words, too, and no server is called so."""
+    home.set(**{"radius.conf": "# mine\n%s\n" % line})
+    p = home.tool("check", check=False)
+    assert p.returncode == 1 and "radius.conf:2: error: this is a line of another program's file; expected only servers, " in p.text
+    assert "1 error, 0 warnings" in p.text and line.split()[1] not in p.text
+
+
+def test_check_shows_what_there_is(home):
+    home.set(listen="submission 587\nsubmissions [::1]:465\nsmtp 127.0.0.1:25\n",
+             **{"radius.conf": "127.0.0.1:1812 0123456789abcdef acct\nradius.example 0123456789abcdef\n"})
+    p = home.tool("check")
+    assert "\nlistens: submission *:587, submissions [::1]:465, smtp 127.0.0.1:25\n" in "\n" + p.text
+    assert "\nRADIUS: 127.0.0.1 port 1812 (accounting 1813), radius.example port 1812\n" in p.text
+    assert "0123456789abcdef" not in p.text
+
+
+@pytest.mark.parametrize("name,content,told", [
+    ("radius.conf", "127.0.0.1\n", "radius.conf: note: nobody can log in until this is mended"),
+    ("userlimits", "joe;day=2\n", "userlimits: note: nobody can log in until this is mended"),
+    ("smtproutes", "a:b:c:d\n", "note: nothing is delivered until this is mended"),
+])
+def test_check_counts_each_fault_once(home, name, content, told):
+    home.set(relay="on\n", locals="", **{name: content})
+    p = home.tool("check", check=False)
+    assert p.returncode == 1 and told in p.text and "\n1 error, 0 warnings\n" in p.text, p.text
+
+
+@pytest.mark.root
+def test_check_by_somebody_else(home):
+    """Who may not look into the queue is not told to make one."""
+    tools.run("sh", "-c", 'd=$1; while [ "$d" != / ]; do chmod o+x "$d"; d=${d%/*}; d=${d:-/}; done', "sh", home.home)
+    p = tools.run("setpriv", "--reuid=65534", "--clear-groups", harness.BINARY, "check", "-H", home.home, check=False)
+    assert p.returncode == 1 and "%s: error: only root may look into it: run this as root" % home.queue in p.text and "mkqueue" not in p.text, p.text
+    assert "note: only root may read all of this: run check as root" in p.text
+    assert "only root" not in home.tool("check").text
 
 
 def test_check_of_no_deliveries(home):

@@ -145,7 +145,7 @@ def test_with_secrets(box, make_server):
     for name in os.listdir(other.control):
         os.unlink(os.path.join(other.control, name))
     other.set(me="empty.example.net\n", databytes="5\n")
-    out = restore(other, text, WORD)
+    out = run(other, "\x04v\n%s.\n%s\n" % (text, WORD))  # ^D: no questions
     assert "Done." in out and WORD not in out and SECRET not in out
     assert {k: v[1] for k, v in files(other).items()} == {k: v[1] for k, v in files(box).items()}
     assert all(files(other)[k][0] == 0o600 for k in SECRETS)

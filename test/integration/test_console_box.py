@@ -73,6 +73,18 @@ def test_password(box):
     assert set_password(box, WORD) and tools.read(path)[4:20] != raw[4:20]
 
 
+def test_password_that_is_short(box):
+    """Below 8 characters it is taken only after a whole yes."""
+    path = os.path.join(box.control, "consolepass")
+    for answer in ("\n", "no\n"):
+        out = run(box, "w\na\na\n" + answer)
+        assert "Fewer than 8 characters" in out and "Refused" in out and not os.path.exists(path)
+    run(box, "w\n1234567\n1234567\nyes\n")
+    assert os.path.exists(path)
+    os.unlink(path)
+    assert "Fewer" not in run(box, "w\n12345678\n12345678\n") and os.path.exists(path)
+
+
 @pytest.mark.parametrize("typed", ["wrong\r" * 3, "\x04", "\x03", WORD + "x\r\x04", WORD[:-1] + "\r\x04", "\r\r\r"])
 def test_password_is_wrong(box, typed):
     """Three tries, slower each time; nobody comes past it by ^C or ^D."""

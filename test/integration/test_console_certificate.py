@@ -9,14 +9,14 @@ import pytest
 
 import remote
 import tools
-from test_console import MENU, Console, without_settings
+from test_console import MENU, SET_UP, Console, without_settings
 from test_settings import picture
 
 
 @pytest.fixture
 def box(make_server):
     s = without_settings(make_server)
-    s.set(me="mail.example.net\n")
+    s.set(**SET_UP)
     c = Console(s)
     c.answer(MENU, "c\r")
     c.until(MENU + r".*?> ")

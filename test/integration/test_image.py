@@ -100,6 +100,24 @@ def test_first_boot(box):
         assert s.cmd("MAIL FROM:<a@client.example>").code == 530
 
 
+def test_first_questions(box):
+    """The serial line of a new box asks, shows that its name is a placeholder, and makes a certificate for a better one. The plug is pulled behind that."""
+    g = box.guest
+    g.kill()
+    question = rb"Return leaves it\)\r\n> $"
+    shown = g.start("", question).decode("utf-8", "replace")
+    for _ in range(3):  # the clock, the address
+        if "Full name" not in shown:
+            shown = g.type("\r", question)
+    assert "Full name" in shown and "(now mailstile.localdomain, a placeholder; " in shown
+    g.type("mail.box.example\r", r"Make one for this name.*> $")
+    assert "mail.box.example" in g.type("\r", r"RADIUS servers")
+    g.kill()
+    g.start()
+    assert g.sh("cat /var/qmail/control/me") == "mail.box.example\n"
+    assert "DNS:mail.box.example" in tools.run("openssl", "x509", "-noout", "-ext", "subjectAltName", input=box.fingerprint().encode()).text
+
+
 def test_mail(box):
     """Set up on the serial line; then a customer logs in, and the message reaches the next hop as it was."""
     running(box.guest)

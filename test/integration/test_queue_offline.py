@@ -234,7 +234,7 @@ class Case:
                     step.rule(at, "kill")
                 assert step.arm()
                 kind = {"hold": HOLD, "release": RELEASE, "remove": REMOVE, "bounce": BOUNCE}[self.order]
-                socket.send_fds(mine, [ASK.pack(0x6D737401, kind, self.n)], [there.fileno()])
+                socket.send_fds(mine, [ASK.pack(0x6D737402, kind, self.n)], [there.fileno()])
                 there.close()
                 here.settimeout(tools.PATIENCE)
                 answer = here.recv(64)

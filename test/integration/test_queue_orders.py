@@ -33,7 +33,7 @@ class Tool:
         self.sock.settimeout(tools.PATIENCE)
 
     def ask(self, kind, arg=0):
-        self.sock.send(ASK.pack(0x6D737401, kind, arg))
+        self.sock.send(ASK.pack(0x6D737402, kind, arg))
         return self.sock.recv(8192)
 
     def order(self, kind, n):
@@ -187,7 +187,7 @@ def test_malformed(down):
     server, _ = down
     t = ready(server)
     queued(server, t, 1)
-    for what in (b"x", ASK.pack(0, LIST, 0), ASK.pack(0x6D737401, 99, 0), ASK.pack(0x6D737401, LIST, 0) * 2):
+    for what in (b"x", ASK.pack(0, LIST, 0), ASK.pack(0x6D737402, 99, 0), ASK.pack(0x6D737402, LIST, 0) * 2):
         bad = ready(server)
         bad.sock.send(what)
         assert bad.sock.recv(10) == b""

@@ -21,7 +21,7 @@ RESERVED = "192.0.2.77"
 
 
 def selftest(s, mounts=(), check=None):
-    """{what: (well, text)}; each line is one or the other, and the last one counts."""
+    """{what: (well, text)}; each line is one or the other, or was not tried (None), and the last one counts."""
     began = time.monotonic()
     if tools.ROOT and not mounts:
         mounts = s.usual
@@ -29,12 +29,12 @@ def selftest(s, mounts=(), check=None):
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
     text = p.stdout.decode("ascii")
     *lines, last = [line for line in text.splitlines() if not re.match(r"(/.*: )?error: ", line)]
-    found = [re.fullmatch(r"(ok|NO)  ([^:]+(?: [0-9.\[\]:a-f]+)?): (.+)", line) for line in lines]
+    found = [re.fullmatch(r"(ok|NO|--)  ([^:]+(?: [0-9.\[\]:a-f]+)?): (.+)", line) for line in lines]
     assert all(found), text
     bad = sum(m.group(1) == "NO" for m in found)
     assert last == ("%d of these are not well" % bad if bad else "all is well") and p.returncode == (1 if bad else 0), text
     assert check is None or time.monotonic() - began < check
-    return {m.group(2): (m.group(1) == "ok", m.group(3)) for m in found}
+    return {m.group(2): ({"ok": True, "NO": False, "--": None}[m.group(1)], m.group(3)) for m in found}
 
 
 @pytest.fixture
@@ -103,6 +103,9 @@ def test_certificate(served, scratch):
     assert "of no authority" in have[1] or "no authorities here" in have[1], have
     tools.write(key, "nothing\n")
     assert selftest(s)["certificate"][0] is False
+    s.stop()
+    os.unlink(cert)
+    assert selftest(s)["certificate"] == (None, "none yet; the server makes one at its first start")
 
 
 @pytest.mark.root
@@ -170,11 +173,25 @@ def test_door(served):
     assert found["door at port %d" % s.port["submission"]][0] is True
     s.set(rcpthosts="local.example\n", relayclients="127.0.0.1\n")
     s.reload()
-    ok, text = selftest(s)["door at port %d" % s.port["smtp"]]
-    assert ok and "not tried" in text
+    found = selftest(s)
+    ok, text = found["door at port %d" % s.port["smtp"]]
+    assert ok is None and "not tried" in text
+    for profile in ("submission", "submissions"):  # there it does not count
+        assert found["door at port %d" % s.port[profile]] == (True, "strangers may not send to anybody")
+    rules = os.path.join(s.control, "tcp.smtp.cdb")
+    for wide in ("0.0.0.0/0\n", "::/0\n", None):
+        s.set(relayclients=wide)
+        if wide is None:
+            tools.tcprules(rules, ':allow,RELAYCLIENT=""\n')
+        s.reload()
+        found = selftest(s)
+        ok, text = found["door at port %d" % s.port["smtp"]]
+        assert ok is False and "OPEN RELAY" in text, wide
+        assert found["door at port %d" % s.port["submission"]] == (True, "strangers may not send to anybody")
+    os.unlink(rules)
     s.stop()
     ok, text = selftest(s)["door at port %d" % s.port["smtp"]]
-    assert not ok and "refused" in text
+    assert ok is False and "refused; no server runs at this port" in text
 
 
 @pytest.mark.root

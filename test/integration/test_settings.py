@@ -113,13 +113,18 @@ def test_set_get_and_file_agree(home, key):
     assert configure(home, "get", key).text == "by.hand.example\n"
 
 
+def refused_only(text):
+    """It ends with that, and nothing in it says what would come of a change that was not made."""
+    return text.endswith("Refused: nothing is changed.\n") and not any(w in text for w in ("until this is mended", "; using", "; nobody"))
+
+
 @pytest.mark.parametrize("key,words,line", BAD)
 def test_wrong_values_are_refused(home, key, words, line):
     before = picture(home.control)
     p = configure(home, "set", key, *words)
     assert p.returncode == 100, p.text
     assert "%s/%s:%s" % (home.control, key, "%d: error: " % line if line else " error: ") in p.text and ".try" not in p.text
-    assert picture(home.control) == before
+    assert refused_only(p.text) and picture(home.control) == before
 
 
 @pytest.mark.parametrize("key,text,line", STDIN_BAD)
@@ -128,7 +133,7 @@ def test_wrong_input_is_refused(home, key, text, line):
     p = configure(home, "set", key, "-", input=text)
     assert p.returncode == 100, p.text
     assert "error: " in p.text and (line is None or "%s/%s:%d: error: " % (home.control, key, line) in p.text), p.text
-    assert SECRET not in p.text and picture(home.control) == before
+    assert SECRET not in p.text and refused_only(p.text) and picture(home.control) == before
 
 
 def test_every_key_is_tried(home):
@@ -139,7 +144,7 @@ def test_every_key_is_tried(home):
 
 def test_secrets(home):
     p = configure(home, "set", "radius.conf", "127.0.0.1 " + SECRET)
-    assert p.returncode == 100 and "standard input" in p.text and SECRET not in p.text
+    assert refused_only(p.text) and p.returncode == 100 and "standard input" in p.text and SECRET not in p.text
     assert configure(home, "set", "radius.conf", "-", input="127.0.0.1 %s\n" % SECRET).returncode == 0
     path = os.path.join(home.control, "radius.conf")
     assert tools.read(path).decode() == "127.0.0.1 %s\n" % SECRET and stat.S_IMODE(os.stat(path).st_mode) == 0o600
@@ -184,7 +189,9 @@ def test_from_nothing(make_server):
         os.unlink(os.path.join(s.control, name))
     for key in ("rcpthosts", "smtproutes", "me", "listen"):
         assert configure(s, "set", key, *GOOD[key]).returncode == 0
-    assert configure(s, "unset", "me").returncode == 100
+    p = configure(s, "unset", "me")
+    assert p.returncode == 100 and refused_only(p.text)
+    assert "Refused" not in configure(s, "set", "databytes", "5").text
     assert configure(s, "set", "rcpthosts", "").returncode == 0 and tools.read(os.path.join(s.control, "rcpthosts")) == b""
 
 
@@ -289,6 +296,28 @@ def test_apply_without_a_server(home):
     assert configure(home, "set", "databytes", "7").returncode == 0
     p = apply(home)
     assert p.returncode == 0 and "no server runs" in p.text, p.text
+
+
+def test_apply_to_the_server_of_another_home(make_server, scratch):
+    """It is left alone, and so are the files; by another name the home is the same."""
+    s, other = make_server(), make_server(start=False)
+    assert configure(other, "set", "me", "other.example.net").returncode == 0
+    before = picture(other.control)
+    p = other.tool("apply", "-S", s.ctl, check=False)
+    assert p.returncode == 111 and "is that of %s, and nothing is applied: -S names" % s.home in p.text, p.text
+    assert picture(other.control) == before and not s.log("reload")
+    link = os.path.join(scratch, "home")
+    os.symlink(s.home, link)
+    p = tools.run(*s.house.argv([harness.BINARY, "apply", "-H", link, "-S", s.ctl]), check=False, env=harness.environment())
+    assert p.returncode == 0 and "uses this now" in p.text, p.text
+    assert s.log("reload")
+
+
+def test_name_of_the_certificate(home):
+    """A new name is taken, and it is said that the certificate does not go with it."""
+    p = configure(home, "set", "me", "other.example.net")
+    assert p.returncode == 0 and "control/me: warning: the certificate is for another name: make one (`mailstile keygen -f`" in p.text, p.text
+    assert configure(home, "set", "me", "mail.example.net").text == ""
 
 
 def test_two_at_once(home):

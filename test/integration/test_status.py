@@ -16,7 +16,7 @@ import tools
 from tools import poll
 
 ASK = struct.Struct("=IIQ")
-MAGIC, STATUS = 0x6D737401, 1
+MAGIC, STATUS = 0x6D737402, 1
 
 
 def status(server, *words, check=True):
@@ -82,6 +82,73 @@ def test_trouble(make_server):
     assert re.search(r"^  \d+ s ago: ev=radius ", out, re.M), out
     assert 0 in [v for k, v in metrics(server).items() if k.startswith("mailstile_radius_up{")]
     c.close()
+
+
+def test_nobody_can_log_in(make_server):
+    """What makes logins impossible is seen, from the start on, and goes when it is mended."""
+    def certificate(s):
+        s.set(**{"servercert.pem": "garbage\n"})
+
+    def counts(s):
+        os.makedirs(os.path.join(s.home, "mailstile"))
+        tools.write(os.path.join(s.home, "mailstile/users"), "garbage\n")
+
+    def limits(s):
+        s.set(userlimits="joe;day=2\n")
+
+    def radius(s):
+        s.set(**{"radius.conf": "127.0.0.1\n"})
+
+    for damage, want, line in ((certificate, r"^NO LOGINS   no certificate that can be used: see `mailstile check`$", "servercert.pem"),
+                               (counts, r"^NO LOGINS   the file of what each login has sent: see `mailstile check`$", "mailstile/users"),
+                               (limits, r"^NO LOGINS   userlimits or timezone has a fault: see `mailstile check`$", "userlimits"),
+                               (radius, r"^radius      NO SERVER: nobody can log in$", "radius.conf")):
+        server = make_server(prepare=damage)
+        out = screen(server)
+        assert re.search(want, out, re.M), out
+        # Not only where the log is: this was before the start.
+        assert re.search(r"^  \d+ s ago: error: %s: \w+" % os.path.basename(line), out, re.M), out
+        assert server.log("config", level="error")[0]["file"].endswith(line)
+        assert metrics(server)["mailstile_logins_possible"] == 0
+        server.stop()
+    server = make_server(prepare=limits)
+    server.set(userlimits=None)
+    server.reload()
+    assert "NO LOGINS" not in screen(server) and metrics(server)["mailstile_logins_possible"] == 1
+    server = make_server(prepare=limits, listen={"inside": harness.LISTEN["inside"]})  # where nobody does, anyway
+    assert "NO LOGINS" not in screen(server)
+
+
+def test_socket_below_a_home(make_server):
+    """A server of a home of its own, by hand: no -S is needed, and servers are not mistaken for one another."""
+    server, other = make_server(start=False), make_server()
+    server.ctl = os.path.join(server.home, "mailstile.sock")
+    server.words = []
+    assert server.tool("apply").text.startswith("no server runs")
+    p = server.tool("status", check=False)
+    assert p.returncode == 3, p
+    server.start()
+    assert stat.S_IMODE(os.stat(server.ctl).st_mode) == 0o600
+    assert server.tool("status").text.startswith("mailstile ")
+    assert "the server uses this now" in server.tool("apply").text
+    assert server.log("reload") and not other.log("reload")
+    assert "0 done" in server.tool("queue", "flush").text
+    # One that is another's is not shown for this one.
+    p = server.tool("status", "-S", other.ctl, check=False)
+    assert p.returncode == 3 and "no server of %s runs; the one at %s is of %s" % (server.home, other.ctl, other.home) in p.text, p
+    server.stop()
+    assert not os.path.exists(server.ctl)
+
+
+def test_home_with_a_long_name(make_server, scratch):
+    """The name of a socket has 107 octets at most: the server serves, and says what to do."""
+    server = make_server(start=False)
+    home = os.path.join(scratch, "x" * 100)
+    os.rename(server.home, home)
+    server.home, server.control, server.queue = home, os.path.join(home, "control"), os.path.join(home, "queue")
+    server.words = []
+    server.start()
+    assert [e for e in server.log("config") if "name another place with -S" in e["msg"]], server.tail()
 
 
 def test_no_server(server, tmp_path):

@@ -75,7 +75,7 @@ load(void)
 	/* Whatever is wrong, nothing is delivered and no password stays. */
 	if (found.d.errors > 0) {
 		assert_int_equal(r->on, 0);
-		assert_has(found.text, "E|-|0|nothing is delivered until this is mended");
+		assert_has(found.text, "N|-|0|nothing is delivered until this is mended");
 		for (size_t i = 0; i < sizeof s->relay; i++) {
 			assert_int_equal(((const char *)s->relay)[i], 0);
 		}

@@ -20,6 +20,7 @@
 
 #if ACCOUNTS
 
+#define LEFTS (USERS_LEFT | USERS_LEFT_RCPT)
 #define DAY (BUILD_EPOCH / 86400 + 10)
 #define NOON (DAY * INT64_C(86400) + 43200)
 #define MIDNIGHT ((DAY + 1) * INT64_C(86400))
@@ -286,13 +287,13 @@ static void
 test_block(void **state)
 {
 	(void)state;
-	assert_int_equal(users_change("joe", USERS_BLOCKED, 0, 0, NOON), 0);
+	assert_int_equal(users_change("joe", USERS_BLOCKED, 0, 0, NOON), 1);
 	assert_int_equal(ask("joe", 0, NOON), V_BLOCKED);
 	assert_int_equal(first, 0);
 	assert_int_equal(book("joe", 1, NOON + 86400 * 40), V_BLOCKED);
-	assert_int_equal(users_change("joe", 0, 0, 1, NOON), 0);
+	assert_int_equal(users_change("joe", 0, 0, 1, NOON), 1);
 	assert_int_equal(ask("joe", 0, NOON), V_BLOCKED);
-	assert_int_equal(users_change("joe", 0, USERS_BLOCKED, 0, NOON), 0);
+	assert_int_equal(users_change("joe", 0, USERS_BLOCKED, 0, NOON), 1);
 	for (int i = 0; i < 3; i++) {
 		assert_int_equal(book("joe", 1, NOON), V_OK);
 	}
@@ -458,6 +459,14 @@ test_left(void **state)
 	assert_int_equal(users_login("joe", &l, NOON), V_OK);
 	assert_int_equal(l.day, 3);
 	assert_int_equal(l.rcpt, 9);
+	/* Whose numbers these are is noted; until that day ends, or begins anew. */
+	assert_int_equal(record("joe", NOON).flags & LEFTS, 0);
+	assert_int_equal(book("joe", 1, NOON), V_OK);
+	assert_int_equal(record("joe", NOON).flags & LEFTS, LEFTS);
+	assert_int_equal(record("joe", NOON).limit, 3);
+	assert_int_equal(record("joe", MIDNIGHT).flags & LEFTS, 0);
+	assert_int_equal(record("joe", MIDNIGHT).limit, LIMIT_NONE);
+	assert_int_equal(record("joe", MIDNIGHT).limit_rcpt, LIMIT_NONE);
 	l.left = l.left_rcpt = LIMIT_NONE - 1;
 	assert_int_equal(users_login("joe", &l, NOON), V_OK);
 	assert_int_equal(l.day, LIMIT_NONE - 1);
