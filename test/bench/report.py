@@ -181,8 +181,8 @@ the server offers it. After every load the messages in the queue are counted: as
   message's beginning to the last one's arrival. **Backlog**: 10,000 messages that waited for smtp-sink, from its start and the command to try all
   again to the last arrival; one round. OpenSMTPD is given 100 messages a load: a connection of it takes 20 a second, and it waits for
   seconds before it opens one, also with its delays set to 0; a relay that was down it leaves alone, so it has no figure for a backlog.
-  mailstile flushes the mark of each delivery before it goes on, so that a power cut sends no message twice, which the others do not. One process does
-  that, a message at a time: a backlog drains no faster than the disk flushes. That is why Postfix is ahead in these rows, with more CPU time a message.
+  mailstile flushes the marks of deliveries before it goes on, those that end together by one flush, so that a power cut sends nothing twice but what is
+  under way just then; the others flush none. With one session the two flushes of a message, of its acceptance and of its mark, come one after the other.
 * **The floor** (`test/bench/floor.c`) forks for each connection, judges nothing, and makes message, envelope and
   directories durable with as few flushes as the file system allows.
 * **In favour of the others**: Postfix does not look up clients' names, counts no connections, and has no queue manager to wake; Exim writes
