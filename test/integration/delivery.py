@@ -150,10 +150,13 @@ class Queue:
         return not self.all() and not os.listdir(self.path("pid"))
 
     def records(self, d, n):
+        written = not os.path.exists(self.name("todo", n))
         try:
             raw = tools.read(self.name(d, n))
         except FileNotFoundError:
             return []
+        if not written and not raw.endswith(b"\0"):
+            return []  # it is just being made
         assert raw.endswith(b"\0"), raw
         return [r.decode() for r in raw[:-1].split(b"\0")]
 
