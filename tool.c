@@ -463,7 +463,7 @@ list(void)
 		show(&q.item[i]);
 	}
 	if (!q.json) {
-		out_fmt("%llu messages\n", (unsigned long long)q.items);
+		out_fmt("%llu message%s\n", (unsigned long long)q.items, q.items == 1 ? "" : "s");
 	}
 	out_flush();
 	return 0;
@@ -485,7 +485,7 @@ count(void)
 		}
 		oldest = q.now - q.item[i].birth > oldest ? q.now - q.item[i].birth : oldest;
 	}
-	out_fmt("%llu messages", (unsigned long long)q.items);
+	out_fmt("%llu message%s", (unsigned long long)q.items, q.items == 1 ? "" : "s");
 	for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
 		if (n[k] > 0) {
 			out_fmt(", %llu %s", (unsigned long long)n[k], names[k]);
