@@ -305,10 +305,9 @@ show_relay(const struct config *c, uid_t uid, struct diag *d)
 	const struct relay_conf *r = &c->relay;
 	char path[512];
 
-	print(STDOUT_FILENO, "relay: on, %u deliver%s at once, %u name server%s, %zu trust anchor%s\n", r->concurrency,
-	    r->concurrency == 1 ? "y" : "ies", r->dns.servers, r->dns.servers == 1 ? "" : "s", r->anchors,
-	    r->anchors == 1 ? "" : "s");
-	for (unsigned i = 0; i < r->routes; i++) {
+	print(STDOUT_FILENO, "relay: on, deliveries at once: %u, name servers: %u, trust anchors: %zu\n",
+	    r->concurrency, r->dns.servers, r->anchors);
+	for (unsigned i = 0; TOOLS && i < r->routes; i++) {
 		const struct relay_route *t = &r->route[i];
 
 		print(STDOUT_FILENO, "  %s:%s", t->domain[0] == '\0' ? "(all others)" : t->domain,
@@ -322,11 +321,11 @@ show_relay(const struct config *c, uid_t uid, struct diag *d)
 		}
 		print(STDOUT_FILENO, "\n");
 	}
-	for (unsigned i = 0; i < r->tls_n; i++) {
+	for (unsigned i = 0; TOOLS && i < r->tls_n; i++) {
 		print(STDOUT_FILENO, "  MX of %s: tls %s\n", r->tls[i].key[0] == '\0' ? "(all others)" : r->tls[i].key,
 		    relay_policy_name(r->tls[i].tls));
 	}
-	if (r->routes == 0 || r->route[r->routes - 1].domain[0] != '\0') {
+	if (TOOLS && (r->routes == 0 || r->route[r->routes - 1].domain[0] != '\0')) {
 		print(STDOUT_FILENO, "  (all others): MX\n");
 	}
 	if (TOOLS && r->concurrency == 0) {
@@ -377,7 +376,7 @@ check_rest(const struct config *c, struct diag *d)
 	if (priv_lookup(&ids, &missing) == -1) {
 		diag_put(d, DIAG_ERROR, NULL, 0, "no user or group `%s`: make qmail's users first, see mailstile(8)",
 		    missing);
-	} else if (is_shut(c, &ids)) {
+	} else if (TOOLS && is_shut(c, &ids)) {
 		diag_put(d, DIAG_ERROR, c->spool_dir, 0, "only root may look into it: run this as root");
 	} else if (spool_open(&s, c->spool, c->spool_dir, d) == 0) {
 		if (s.kind == SPOOL_QUEUE) {
@@ -439,7 +438,7 @@ check_main(int argc, char **argv)
 	if (c != NULL) {
 		check_rest(c, &d);
 	}
-	if (d.errors > 0 && geteuid() != 0 && stat(home == NULL ? HOME_DIR : home, &st) == 0 &&
+	if (TOOLS && d.errors > 0 && geteuid() != 0 && stat(home == NULL ? HOME_DIR : home, &st) == 0 &&
 	    st.st_uid != geteuid()) {
 		diag_put(&d, DIAG_NOTE, NULL, 0, "only root may read all of this: run check as root");
 	}

@@ -230,7 +230,7 @@ static const int warden_calls[] = {
 #endif
 };
 
-/* Directories are read, recipients marked, times set, deliveries given away. */
+/* Directories are read, recipients marked, times set, half paragraphs taken back, deliveries given away. */
 static const int relay_calls[] = {
 	SYS_getdents64,
 	SYS_pwrite64,
@@ -241,6 +241,12 @@ static const int relay_calls[] = {
 	SYS_faccessat,
 #ifdef SYS_access
 	SYS_access,
+#endif
+#ifdef SYS_ftruncate
+	SYS_ftruncate,
+#endif
+#ifdef SYS_ftruncate64
+	SYS_ftruncate64,
 #endif
 #ifdef SYS_utimensat
 	SYS_utimensat,

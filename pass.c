@@ -701,7 +701,6 @@ job_over(struct relay *r, struct remote *t, const struct deliver_done *done)
 		}
 	}
 	t->over = 1;
-	t->done = done != NULL;
 	t->reuse = done != NULL && done->reuse;
 	t->reached = (int8_t)reached;
 }
@@ -713,7 +712,7 @@ settle(struct relay *r, struct remote *t)
 	struct pass *p = t->pass;
 	enum dest_news news = dest_end(r->sched, t->dest, t->probe, t->reached, t->outcome[0].text, r->mono);
 
-	if (news != DEST_SAME && (t->done || !r->stopping)) {
+	if (news != DEST_SAME && (t->reached != -1 || !r->stopping)) {
 		log_backoff(r, t->dest, news);
 	}
 	if (news == DEST_CAME_UP) {

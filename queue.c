@@ -23,7 +23,8 @@
  * envelope is flushed. Names and blocks go into the journal in the order in which they were made, so the commit that holds the link, whoever
  * causes it, also holds all before it, and it flushes the disk's cache, where the data already are, before it counts. What is not enough even
  * there is to leave the data to that commit: it then may hold the name in todo/ of an envelope that has no blocks yet. Other file systems
- * (btrfs, f2fs, UBIFS, anything without a journal) promise less, and get every flush. test/power is the judge of all this.
+ * (btrfs, f2fs, UBIFS, anything without a journal) promise less, and get every flush; so do a journal on another disk, or one whose commits do not wait
+ * for the disk, and a queue that lies on several file systems. XFS must not have it on a realtime device. test/power is the judge of all this.
  *
  * Wardens run this as USER_SPOOL with the spool as current (or root) directory. They never execute anything: no O_CLOEXEC, which costs
  * musl another system call.
@@ -388,19 +389,26 @@ check_maildir(const char *dir, struct diag *d)
 
 /*
  * Does the file system of `dir` commit all names and blocks in the order they were made, so that one flush is enough (see above)? XFS does, and
- * ext4 when it has a journal, which only its directory in /sys tells. 0 when in doubt.
+ * ext4 when it has a journal, on the same disk (its inode is 8), and waits for the disk before the commit counts; /proc tells. Between two file systems
+ * there is no order. 0 when in doubt.
  */
 static int
 has_journal(const char *dir)
 {
-	char path[64], name[256];
+	char path[512], name[256], options[2048];
 	const char *device;
 	struct statfs f;
-	struct stat st;
+	struct stat st, part;
 	ssize_t n;
 
 	if (statfs(dir, &f) == -1 || stat(dir, &st) == -1) {
 		return 0;
+	}
+	for (const char *p = "mess\0intd\0todo\0info\0local\0remote\0new\0"; *p != '\0'; p += strlen(p) + 1) {
+		str_fmt(path, sizeof path, "%s/%s", dir, p);
+		if (stat(path, &part) == 0 && part.st_dev != st.st_dev) {
+			return 0;
+		}
 	}
 	if (f.f_type == MAGIC_XFS) {
 		return 1;
@@ -412,9 +420,13 @@ has_journal(const char *dir)
 	}
 	name[n] = '\0';
 	device = strrchr(name, '/');
-	str_fmt(path, sizeof path, "/sys/fs/ext4/%s/journal_task", device == NULL ? name : device + 1);
-	/* The number of a process, or `<none>`. */
-	return file_read(path, name, sizeof name) > 0 && name[0] >= '1' && name[0] <= '9';
+	device = device == NULL ? name : device + 1;
+	if (access(str_fmt(path, sizeof path, "/proc/fs/jbd2/%s-8", device), F_OK) == -1) {
+		return 0;
+	}
+	n = file_read(str_fmt(path, sizeof path, "/proc/fs/ext4/%s/options", device), options, sizeof options - 1);
+	options[n > 0 ? n : 0] = '\0';
+	return n > 0 && strstr(options, "journal_async_commit") == NULL;
 }
 
 int

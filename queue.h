@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The spool: writers for qmail's queue and for Maildirs, with durable commit. Wardens only, as USER_SPOOL, inside the
- * spool's directory. Formats: the head of queue.c and maildir.c.
+ * The spool: writers for qmail's queue and for Maildirs, with durable commit: for wardens, as USER_SPOOL, inside the spool's directory; those that flush,
+ * for scheduler and cleaner, too. Formats: the head of queue.c and maildir.c.
  */
 #ifndef MAILSTILE_QUEUE_H
 #define MAILSTILE_QUEUE_H

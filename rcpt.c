@@ -177,57 +177,39 @@ rcpt_sync(struct relay *r, struct pass *p)
 	p->dirty = 0;
 }
 
-/* Flush the marks of some passes by one commit of the journal: the data first, then a change of the last one's inode, which is behind all others. */
-static void
-sync_together(struct relay *r, struct pass *last)
-{
-	const struct timespec now[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_NOW } };
-	int hold = r->sched->msg[last->m].hold;
-
-	for (unsigned i = 0; i < r->passes; i++) {
-		if (r->pass[i].m != SCHED_NONE && r->pass[i].dirty) {
-			(void)spool_push(r->pass[i].remote, 0);
-		}
-	}
-	for (unsigned i = 0; i < r->passes; i++) {
-		struct pass *p = &r->pass[i];
-
-		if (p->m != SCHED_NONE && p->dirty && p != last) {
-			if (spool_push(p->remote, 1) != 1 && fdatasync(p->remote) == -1) {
-				relay_warn(p->id, "cannot flush remote/", strerror(errno));
-			}
-			p->dirty = 0;
-		}
-	}
-	if ((hold ? rcpt_hold_time(last->remote) : futimens(last->remote, now)) == -1 || fsync(last->remote) == -1) {
-		relay_warn(last->id, "cannot flush remote/", strerror(errno));
-	}
-	last->dirty = 0;
-}
-
+/*
+ * The marks of some passes by one commit of the journal: first the data of all, then a change of the last one's inode, which comes behind everything that
+ * the others need.
+ */
 void
 rcpt_sync_all(struct relay *r)
 {
-	struct pass *last = NULL;
-	unsigned dirty = 0;
+	struct pass *last = NULL, *p, *end = r->pass + r->passes;
+	int more = 0, rc = 0;
 
-	for (unsigned i = 0; i < r->passes; i++) {
-		struct pass *p = &r->pass[i];
-
-		if (p->m == SCHED_NONE) {
-			continue;
-		}
-		if (p->failed > 0 || !r->journal) {
+	for (p = r->pass; p < end; p++) {
+		if (p->m != SCHED_NONE && (p->failed > 0 || (p->dirty && !r->journal))) {
 			rcpt_sync(r, p);
-		}
-		if (p->dirty) {
+		} else if (p->m != SCHED_NONE && p->dirty) {
+			(void)spool_push(p->remote, 0);
+			more = last != NULL;
 			last = p;
-			dirty++;
 		}
 	}
-	if (dirty > 1) {
-		sync_together(r, last);
-	} else if (dirty == 1) {
-		rcpt_sync(r, last);
+	for (p = r->pass; more && p < end; p++) {
+		if (p->m != SCHED_NONE && p->dirty && p != last) {
+			int pushed = spool_push(p->remote, 1);
+
+			rc |= pushed == -1 || (pushed == 0 && fdatasync(p->remote) == -1);
+			p->dirty = 0;
+		}
+	}
+	if (last != NULL) {
+		rc |= more && fchmod(last->remote, 0600) == -1;
+		rc |= (more ? fsync(last->remote) : fdatasync(last->remote)) == -1;
+		last->dirty = 0;
+	}
+	if (rc != 0) {
+		relay_warn(last->id, "cannot flush remote/ of this message or others", strerror(errno));
 	}
 }

@@ -73,8 +73,8 @@ struct remote {
 	uint16_t dest;
 	uint8_t probe;
 	struct pass *pass; /* NULL: idle, with a connection to `dest` */
-	/* A delivery that is over, but what it has come to is not flushed: did it go well, may another follow, was the peer reached (-1: who knows)? */
-	int8_t over, done, reuse, reached;
+	/* A delivery that is over, but what it has come to is not flushed: may another follow, was the peer reached (-1: its remote said nothing)? */
+	int8_t over, reuse, reached;
 	unsigned rcpts, reported, messages;
 	int64_t since; /* mono */
 	struct outcome *outcome;
@@ -159,7 +159,7 @@ int rcpt_hold_time(int fd);
 void rcpt_failed(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_expired(struct relay *r, struct pass *p, uint32_t i, const char *text);
 void rcpt_sync(struct relay *r, struct pass *p);
-/* The same of all passes, with as few flushes as can be. */
+/* The same of all passes; marks of those without a failure go together, by one flush where there is a journal. */
 void rcpt_sync_all(struct relay *r);
 /* For the notice of a delay, if there is to be one: why `addr` has to wait. `local`: as for bounce_append(). */
 void rcpt_tell(struct relay *r, struct pass *p, const char *addr, int local, const char *text);

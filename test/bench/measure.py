@@ -102,9 +102,8 @@ def file_system(directory):
     kind, options, device = (subprocess.run(["findmnt", "-n", "-o", what, "-T", str(directory)], capture_output=True, text=True,
                                             check=False).stdout.strip() for what in ("FSTYPE", "OPTIONS", "SOURCE"))
     ordered = kind == "xfs"
-    task = pathlib.Path("/sys/fs/ext4") / os.path.basename(device) / "journal_task"
-    if kind == "ext4" and task.exists():
-        ordered = task.read_text().strip().isdigit()
+    if kind == "ext4":
+        ordered = pathlib.Path(f"/proc/fs/jbd2/{os.path.basename(device)}-8").exists()
         kind += " with a journal" if ordered else " **without** a journal"
     return f"{kind} ({options})" + (", in a file of its own (`BENCH_IMAGE`)" if "/loop" in device else ""), ordered
 

@@ -104,6 +104,33 @@ def test_who_they_are(make_server):
         poll(lambda: not server.left(), "the end of all")
 
 
+def limit_files(pid, octets):
+    """By the scheduler's own user, which needs no privilege."""
+    who = ["setpriv", "--reuid=%d" % harness.USERS["qmails"], "--regid=%d" % harness.GROUPS["qmail"], "--clear-groups"] if harness.ROOT else []
+    tools.run(*who, "prlimit", "--pid", str(pid), "--fsize=%s:unlimited" % octets)
+
+
+def test_no_room_for_a_reason(make_server):
+    """Why a recipient failed cannot be written down as a whole: none of it stays, the scheduler lives on, and with room the bounce is right."""
+    refusal = b"550 5.1.1 " + b"nobody of that name, " * 8 + b"sorry\r\n"
+    with remote.Peer(answers={"rcpt": [refusal, refusal, b"250 ok\r\n"]}) as peer:
+        server = delivering(make_server, peer)
+        scheduler = parts(server)["stile-relay"]
+        limit_files(scheduler.pid, "64")
+        send(server)
+        # Its log is a file like others here: it can only be asked.
+        poll(lambda: ", 1 later," in server.tool("status", "-S", server.ctl).text, "another try to be set")
+        (n,) = [int(f.split("/")[-1]) for f in server.files() if f.startswith("remote/")]
+        assert parts(server)["stile-relay"].pid == scheduler.pid and not server.log("crash")
+        assert all(os.path.getsize(os.path.join(server.queue, f)) == 0 for f in server.files() if f.startswith("bounce/")), server.files()
+        limit_files(scheduler.pid, "unlimited")
+        server.tool("queue", "-S", server.ctl, "flush", str(n))
+        poll(lambda: messages(peer), "the bounce")
+        assert messages(peer)[0].count(b"<bob@far.example>:") == 1 and refusal[10:].split(b",")[0] in messages(peer)[0]
+        poll(lambda: empty(server), "an empty queue")
+        server.stop()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_killed(make_server, name):
     """

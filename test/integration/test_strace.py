@@ -138,6 +138,36 @@ def test_qmail_28_trigger_octet(make_server, scratch):
     assert after[0].result == "1" and all(x.fd.endswith("/trigger") for x in after[:2])
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("apart", [None, "info", "todo"])
+def test_flushes_by_file_system(make_ram_server, scratch, apart):
+    """One flush a message where a journal keeps all in order; four where a part of the queue is on another file system."""
+    server = make_ram_server(start=False, **strace(scratch, "-e", "trace=fsync,fdatasync"))
+    if apart:
+        place = os.path.join(server.queue, apart)
+        st = os.stat(place)
+        tools.run("mount", "-t", "tmpfs", "-o", "mode=%o,uid=%d,gid=%d" % (st.st_mode & 0o777, st.st_uid, st.st_gid), "none", place)
+        if apart == "info":
+            for i in os.listdir(os.path.join(server.queue, "mess")):
+                os.mkdir(os.path.join(place, i), 0o700)
+                os.chown(os.path.join(place, i), st.st_uid, st.st_gid)
+    try:
+        server.start()
+        with server.session("inside") as c:
+            if apart == "todo":
+                c.mail(expect=451)  # no link leads there
+            else:
+                c.mail()
+        server.take()
+        server.stop()
+        lines = [x for x in map(Line, tools.read(os.path.join(scratch, "trace")).decode("utf-8", "replace").splitlines()) if x.call]
+        flushes = [x for x in lines if "/mess/" in x.fd + x.path or "/intd/" in x.fd + x.path or "/todo" in x.fd + x.path]
+        assert len(flushes) == {None: 1, "info": 4, "todo": 3}[apart], flushes
+    finally:
+        if apart:
+            tools.run("umount", place)
+
+
 # Where the injector may die: the n-th call of this name in the process that stores the message. "committed": the todo link is made.
 # Calls of a warden for one message: open pid, link mess, unlink pid, open intd, fsync mess, (open,fsync) mess/k, fsync intd, link todo,
 # (open,fsync) todo, open trigger; before the flushes three sync_file_range, which where there is a journal replace all but one of them.

@@ -226,8 +226,8 @@ def has_journal(path):
     dev = os.stat(path).st_dev
     link = "/sys/dev/block/%d:%d" % (os.major(dev), os.minor(dev))
     name = os.path.basename(os.readlink(link)) if os.path.islink(link) else "?"
-    task = "/sys/fs/ext4/%s/journal_task" % name
-    return kind == "58465342" or (kind == "ef53" and os.path.exists(task) and read(task).strip().isdigit())
+    options = "/proc/fs/ext4/%s/options" % name
+    return kind == "58465342" or (kind == "ef53" and os.path.exists("/proc/fs/jbd2/%s-8" % name) and b"journal_async_commit" not in read(options))
 
 
 # ---- Processes -------------------------------------------------------------------------------------------------------
