@@ -196,12 +196,11 @@ parse_radius_host(struct radius_server *r, char *word)
 static int
 is_of_another(const char *word)
 {
-	static const char words[] =
-	    "authserver\0acctserver\0servers\0dictionary\0auth_order\0login_tries\0nologin\0mapfile\0seqfile\0"
-	    "radius_timeout\0radius_retries\0login_radius\0";
+	static const char *const words[] = { "authserver", "acctserver", "servers", "dictionary", "auth_order",
+		"login_tries", "nologin", "mapfile", "seqfile", "radius_timeout", "radius_retries", "login_radius" };
 
-	for (const char *s = words; *s != '\0'; s += strlen(s) + 1) {
-		if (strcmp(word, s) == 0) {
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+		if (strcmp(word, words[i]) == 0) {
 			return 1;
 		}
 	}
