@@ -149,7 +149,7 @@ def test_check_of_another_radius_conf(home, line):
     home.set(**{"radius.conf": "# mine\n%s\n" % line})
     p = home.tool("check", check=False)
     assert p.returncode == 1 and "radius.conf:2: error: this is a line of another program's file; expected only servers, " in p.text
-    assert "1 error, 0 warnings" in p.text and line.split()[1] not in p.text
+    assert "1 error, 0 warnings" in p.text and not re.search(re.escape(line.split()[1]) + r"(?!\d)", p.text)  # a port of ours may begin like it
 
 
 def test_check_shows_what_there_is(home):
