@@ -82,8 +82,7 @@ fill(int fd, int root, uid_t uid, gid_t gid)
 			return -1;
 		}
 	}
-	/* Root without CAP_CHOWN keeps it: who needs it gets it open. */
-	return fsync(fd) == 0 && (!root || fchown(fd, uid, gid) == 0 || errno == EPERM) ? 0 : -1;
+	return fsync(fd) == 0 ? priv_give(fd, root, uid, gid) : -1;
 }
 
 /* Under another name first: a file that is only half there would stay so. */

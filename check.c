@@ -198,16 +198,6 @@ check_radius(struct config *c, const char *user)
 
 /* ---- lines that the server takes, as qmail does, though they mean nothing ---- */
 
-static void
-diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
-{
-	(void)d;
-	(void)level;
-	(void)file;
-	(void)line;
-	(void)text;
-}
-
 /* A domain, or an address in brackets. Octets of UTF-8 may be of a domain, too. */
 static int
 is_domain(const char *s)

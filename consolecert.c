@@ -68,16 +68,6 @@ console_make(void)
 
 #if SELFTEST
 
-static void
-diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
-{
-	(void)d;
-	(void)level;
-	(void)file;
-	(void)line;
-	(void)text;
-}
-
 /* For another name than control/me, and ours: nobody else's is its own authority, and has no end. */
 static int
 is_ours_but_named_else(void)

@@ -197,20 +197,16 @@ tell_radius(struct ctl_status *s, const struct house *h, int64_t now)
 static uint32_t
 tell_nobody(const struct config *c)
 {
+	uint32_t why = c->chain.key_type == 0 ? CTL_NO_CERTIFICATE : 0;
 	unsigned doors = 0;
 
 	for (unsigned i = 0; i < c->listeners; i++) {
 		doors += c->listen[i].profile != PROFILE_INSIDE;
 	}
-	if (doors == 0) {
-		return 0;
-	}
 #if ACCOUNTS
-	return (c->chain.key_type == 0 ? CTL_NO_CERTIFICATE : 0) | (users_there() ? 0 : CTL_NO_COUNTS) |
-	    (c->accounts_bad ? CTL_NO_LIMITS : 0);
-#else
-	return c->chain.key_type == 0 ? CTL_NO_CERTIFICATE : 0;
+	why |= (users_there() ? 0 : CTL_NO_COUNTS) | (c->accounts_bad ? CTL_NO_LIMITS : 0);
 #endif
+	return doors == 0 ? 0 : why;
 }
 
 static void

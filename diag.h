@@ -17,6 +17,8 @@ void diag_put(struct diag *d, enum diag_level level, const char *file, int line,
     __attribute__((format(printf, 5, 6)));
 /* An emitter that prints `file:line: error: text` lines on stdout. */
 void diag_to_stdout(struct diag *d, enum diag_level level, const char *file, int line, const char *text);
+/* One that says nothing, for findings that are told elsewhere. */
+void diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text);
 /* An emitter that writes log lines (ev=config). */
 void diag_to_log(struct diag *d, enum diag_level level, const char *file, int line, const char *text);
 

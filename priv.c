@@ -188,6 +188,12 @@ priv_find(const char *user, const char *group, uid_t *uid, gid_t *gid)
 }
 
 int
+priv_give(int fd, int root, uid_t uid, gid_t gid)
+{
+	return !root || fchown(fd, uid, gid) == 0 || errno == EPERM ? 0 : -1;
+}
+
+int
 priv_open(const char *path, int flags, uid_t uid)
 {
 	int fd = open(path, flags);

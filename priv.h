@@ -27,6 +27,8 @@ int priv_find(const char *user, const char *group, uid_t *uid, gid_t *gid);
  * `uid`, the owner to be. A descriptor, or -1 with errno.
  */
 int priv_open(const char *path, int flags, uid_t uid);
+/* Give a file just made to these, if `root`. Root without CAP_CHOWN keeps it: who needs it gets it open. 0, or -1 with errno. */
+int priv_give(int fd, int root, uid_t uid, gid_t gid);
 /* Become that user for good, with no other group. For what is no role: applets. Logs and ends the process when that fails. */
 void priv_become(uid_t uid, gid_t gid);
 

@@ -141,16 +141,6 @@ test_radius(struct config *c, unsigned i)
 
 /* ---- certificate ---- */
 
-static void
-diag_to_nobody(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
-{
-	(void)d;
-	(void)level;
-	(void)file;
-	(void)line;
-	(void)text;
-}
-
 static int
 test_certificate(struct config *c, unsigned i)
 {

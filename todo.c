@@ -7,9 +7,8 @@
  *   remote/N   `T<recipient>\0` for each that is to be carried on: `D` instead of `T` when that is over
  *   local/N    the same for those that qmail would deliver here
  *
- * and goes itself, with intd/N. While todo/N exists the other three mean nothing and are made anew. Nothing is
- * delivered before it goes, and they are flushed before. Where a file system keeps names and blocks in order (see queue.c) they only are written: that it
- * is gone cannot be durable without them.
+ * and goes itself, with intd/N. While todo/N exists the other three mean nothing and are made anew. Nothing is delivered before it goes, and they are
+ * flushed before. Where a file system keeps names and blocks in order (see queue.c) they only are written: that it is gone cannot be durable without them.
  *
  * Faults of an envelope: an unknown record or no sender at all, and it stays where it is; no recipient, and it ends at once; a last record that is
  * not whole is left out. None of that is silent, as it is in qmail-send.

@@ -166,11 +166,7 @@ make(const char *path, int root, uid_t uid, gid_t gid)
 	if (fd == -1) {
 		return -1;
 	}
-	/* Root without CAP_CHOWN keeps it: who needs it gets it open. */
-	rc = fill(fd) == 0 && (!root || fchown(fd, uid, gid) == 0 || errno == EPERM) &&
-		(link(tmp, path) == 0 || errno == EEXIST)
-	    ? 0
-	    : -1;
+	rc = fill(fd) == 0 && priv_give(fd, root, uid, gid) == 0 && (link(tmp, path) == 0 || errno == EEXIST) ? 0 : -1;
 	saved = errno;
 	unlink(tmp);
 	close(fd);
