@@ -340,11 +340,9 @@ class Case:
         s.signal(signal.SIGALRM)
         poll(lambda: len([j for j in self.nursery.jobs if j.id == self.late]) >= 2, "another attempt")
         settle(s)
-        poll(lambda: self.others() <= self.debris(), "the end of all notices, there is %r" % self.queue.all())
+        poll(lambda: {n for n, parts in self.queue.all().items() if not parts <= {"mess", "intd"}} <= {self.late, self.early},
+             "the end of all notices, there is %r" % self.queue.all())
         s.stop()
-
-    def debris(self):
-        return {n for n, parts in self.queue.all().items() if parts <= {"mess", "intd"}}
 
     def verdict(self):
         # The same one may come twice, if the kill was between its delivery and its mark, as any message.
