@@ -6,6 +6,7 @@ tests run when MAILSTILE_LONG is set (make test-long). A test with a short and a
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 
@@ -23,6 +24,7 @@ import variant
 
 
 def pytest_configure(config):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ^C, which who runs in the background does not hear
     config.addinivalue_line("markers", "root: needs root: privilege separation, mounts, other users' memory")
     config.addinivalue_line("markers", "release: needs a build without sanitizers: seccomp, memory, system calls")
     config.addinivalue_line("markers", "ipv6: needs ::1")
