@@ -28,7 +28,6 @@
 
 /* A remote has deadlines of its own. One that is silent for longer than this is out of its mind. */
 #define HANG_SECONDS 43200
-#define NO_MAILBOX "There are no mailboxes on this host. (#5.1.1)\n"
 #define HOLD_SECONDS 10 /* without a new delivery, when one could not be started */
 /* For 100 recipients: the kernel takes twice that. */
 #define HAND_OVER_OCTETS 212992
