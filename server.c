@@ -460,16 +460,6 @@ reload(void)
 	log_end(&l);
 }
 
-static void
-quiet(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
-{
-	(void)d;
-	(void)level;
-	(void)file;
-	(void)line;
-	(void)text;
-}
-
 /* Our environment with `own` in place of what was there by its name. The caller's to free; NULL without memory. */
 static char **
 environment(char *own)
@@ -503,7 +493,7 @@ reexec(void)
 	char mem[32 + 12 * (LISTEN_SOCKETS_MAX + 2)];
 	char **argv = calloc((size_t)server.argc + 2, sizeof *argv);
 	char **env = environment(mem);
-	struct diag d = { .emit = quiet };
+	struct diag d = { .emit = diag_to_nobody };
 	struct config *c = config_load(server.home, &d);
 	struct buf b;
 
