@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
-/* The scheduler: a recipient in a pass, where it is to go, and what is written down of its fate. See pass.c. */
+/* The scheduler: a recipient in a pass, where it is to go, and what is written down of its fate. See pass.c and outcome.c. */
 #include "queue.h"
 #include "relayint.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The scheduler's parts (relay.h): relay.c is the loop, todo.c takes new messages in, pass.c carries one on, ended.c finishes it. All of it
- * in one process, USER_SEND with the queue as current directory, without a thread.
+ * The scheduler's parts (relay.h): relay.c is the loop, todo.c takes new messages in, pass.c carries one on, outcome.c hears what comes
+ * of that, ended.c finishes it. All of it in one process, USER_SEND with the queue as current directory, without a thread.
  */
 #ifndef MAILSTILE_RELAYINT_H
 #define MAILSTILE_RELAYINT_H
@@ -177,10 +177,21 @@ void pass_due(struct relay *r, uint32_t m);
 int pass_open(struct relay *r, uint32_t m);
 /* Start whatever can be started. */
 void pass_serve(struct relay *r);
+/* For outcome.c. Start what can be started of a pass; end it when nothing is left to wait for. */
+void pass_push(struct relay *r, struct pass *p);
+/* The same. Let go of a pass as it is: the message stays SCHED_BUSY. */
+void pass_release(struct pass *p);
+/* The same. Let go of the socket to a remote, and of what it has said; its place is free. */
+void pass_hang_up(struct remote *t);
+
+/* ---- outcome.c ---- */
+
 /* Something came from a remote, or it is gone. */
 void pass_hear(struct relay *r, struct remote *t);
 /* After all were heard that had something to say: flush what was marked, and go on with what is over. */
 void pass_settle(struct relay *r);
+/* A delivery is over: `done`, or NULL when its remote is gone, or to be got rid of. pass_settle() goes on from there, for all that are. */
+void outcome_over(struct relay *r, struct remote *t, const struct deliver_done *done);
 /* Ask all deliveries to end that have not sent the end of their message yet: see deliver.h. */
 void pass_cut(struct relay *r);
 /* Let go of all that runs. */

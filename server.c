@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * main: listens, counts, forks, reaps, reloads.
+ * main: listens, counts, forks, reaps, reloads. How it starts over, and ends, is stop.c.
  *
  * Root; descriptors: the listeners, the log, the shared map, the jail and the spool's directory. Holds the secrets, to hand them to
  * wardens, and never reads an octet from the network. It must never end by itself: every failure of a session is that session's.
@@ -20,6 +20,7 @@
 #include "nursery.h"
 #include "options.h"
 #include "radius.h"
+#include "serverint.h"
 #include "slots.h"
 #include "str.h"
 #include "users.h"
@@ -28,7 +29,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -36,33 +36,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REEXEC_ENV "MAILSTILE_REEXEC"
 #define TICK_MS 10000
 
 static volatile sig_atomic_t got_hup, got_term, got_child;
 
-static struct server {
-	struct house house;
-	struct listeners listeners;
-	const char *home;
-	const char *pidfile;
-	const char *ctl; /* where the control socket is, NULL or "" = nowhere */
-	int argc;
-	char **argv;
-	pid_t resolver;
-	int resolved;         /* what it says comes out here */
-	uint32_t resolving;   /* the generation of radius.conf it was started for */
-	int64_t resolve_at;   /* mono_ms(), INT64_MAX = never */
-	int64_t listen_at;    /* try again to open listeners */
-	unsigned unheard;     /* listen lines without a socket */
-	int64_t reexec_after; /* no re-execution before */
-	int crashed;          /* a child died by a signal: re-execute */
-	int lingering;        /* an smtp process without a warden is about to end */
-	int64_t pause_until;  /* out of descriptors or processes: leave the listeners alone */
-	int64_t revive_at;    /* no start of nurseries that have died before */
-	int64_t log_second;
-	unsigned log_lines, log_lost; /* lines about refused connections in this second */
-} server;
+struct server server;
 
 /* ---- signals ---- */
 
@@ -78,8 +56,8 @@ on_signal(int sig)
 	}
 }
 
-static void
-set_signals(void)
+void
+server_set_signals(void)
 {
 	static const int caught[] = { SIGHUP, SIGTERM, SIGINT, SIGCHLD };
 	struct sigaction sa = { .sa_handler = on_signal };
@@ -372,8 +350,8 @@ accept_one(const struct listener *l)
 
 /* ---- children ---- */
 
-static void
-reap_children(void)
+void
+server_reap(void)
 {
 	pid_t pid;
 	int status, crash;
@@ -398,7 +376,7 @@ reap_children(void)
 	server.lingering = slots_lingering();
 }
 
-/* ---- reload, re-execution, the end ---- */
+/* ---- reload ---- */
 
 /* Open what the configuration asks for; what cannot be had now is tried again: an address may come up late. */
 static void
@@ -409,8 +387,8 @@ open_listeners(void)
 	collect_closes();
 }
 
-static void
-open_control(void)
+void
+server_open_control(void)
 {
 	if (server.ctl != NULL && server.ctl[0] != '\0') {
 		(void)ctl_open(server.ctl);
@@ -460,141 +438,7 @@ reload(void)
 	log_end(&l);
 }
 
-static void
-quiet(struct diag *d, enum diag_level level, const char *file, int line, const char *text)
-{
-	(void)d;
-	(void)level;
-	(void)file;
-	(void)line;
-	(void)text;
-}
-
-/* Our environment with `own` in place of what was there by its name. The caller's to free; NULL without memory. */
-static char **
-environment(char *own)
-{
-	size_t n = 0, kept = 0;
-	char **env;
-
-	while (environ[n] != NULL) {
-		n++;
-	}
-	env = calloc(n + 2, sizeof *env);
-	for (size_t i = 0; env != NULL && i < n; i++) {
-		if (strncmp(environ[i], REEXEC_ENV "=", sizeof REEXEC_ENV) != 0) {
-			env[kept++] = environ[i];
-		}
-	}
-	if (env != NULL) {
-		env[kept] = own;
-	}
-	return env;
-}
-
-/*
- * Children are forks and share our memory layout and stack canary; after a crash, which may have been a probe, get fresh ones. Sessions
- * go on: they stay our children, and the shared map comes along. Not when the control files could not be loaded again, since a server
- * that runs is better than one that does not.
- */
-static void
-reexec(void)
-{
-	char mem[32 + 12 * (LISTEN_SOCKETS_MAX + 2)];
-	char **argv = calloc((size_t)server.argc + 2, sizeof *argv);
-	char **env = environment(mem);
-	struct diag d = { .emit = quiet };
-	struct config *c = config_load(server.home, &d);
-	struct buf b;
-
-	server.crashed = 0;
-	server.reexec_after = mono_ms() + REEXEC_SECONDS * INT64_C(1000);
-	if (argv == NULL || env == NULL || c == NULL) {
-		log_msg(LOG_ERR, "reexec", "put off: the control files would not load");
-		config_free(c);
-		free(argv);
-		free(env);
-		return;
-	}
-	config_free(c);
-	log_msg(LOG_WARNING, "reexec", "a child crashed: starting over with a fresh memory layout");
-	buf_init(&b, mem, sizeof mem);
-	buf_fmt(&b, REEXEC_ENV "=%d", share_fd());
-	fcntl(share_fd(), F_SETFD, 0);
-#if KEEPER
-	for (int i = 0; i < 2 && keeper_door()[i] != -1; i++) {
-		buf_fmt(&b, ";%d", keeper_door()[i]);
-		fcntl(keeper_door()[i], F_SETFD, 0);
-	}
-#endif
-	for (unsigned i = 0; i < server.listeners.n; i++) {
-		buf_fmt(&b, ",%d", server.listeners.l[i].fd);
-		fcntl(server.listeners.l[i].fd, F_SETFD, 0);
-	}
-	buf_cstr(&b);
-	argv[0] = (char *)(uintptr_t) "mailstile";
-	argv[1] = (char *)(uintptr_t) "serve";
-	for (int i = 1; i < server.argc; i++) {
-		argv[i + 1] = server.argv[i];
-	}
-	nursery_stop();
-	ctl_close();
-	accountant_stop(0);
-	keeper_stop();
-	carry_stop(); /* it finishes what it is at; the new image's waits for that */
-	/* Signals stay blocked: those that come meanwhile wait for the new image's set_signals(). */
-	execve("/proc/self/exe", argv, env);
-	/* Still here: go on as we are. */
-	log_msg(LOG_ERR, "reexec", "execve: %s", strerror(errno));
-	set_signals();
-	open_control();
-	carry_renew();
-	accountant_init(0);
-	keeper_init();
-	fcntl(share_fd(), F_SETFD, FD_CLOEXEC);
-#if KEEPER
-	keeper_adopt(keeper_door());
-#endif
-	for (unsigned i = 0; i < server.listeners.n; i++) {
-		fcntl(server.listeners.l[i].fd, F_SETFD, FD_CLOEXEC);
-	}
-	free(argv);
-	free(env);
-}
-
-/* Take over what the server had before it re-executed itself. -1: it did not. Returns the share's descriptor. */
-static int
-inherited(void)
-{
-	const char *s = getenv(REEXEC_ENV);
-	int share = -1, doors = 0;
-	int door[2] = { -1, -1 };
-
-	for (int n = 0; s != NULL && *s != '\0'; n++) {
-		size_t len = strspn(s, "0123456789");
-		uint64_t fd;
-
-		if (parse_u64(s, len, 65535, &fd) == -1 || fd < 3) {
-			break;
-		}
-		if (n == 0) {
-			share = (int)fd;
-		} else if (s[-1] == ';' && doors < 2) {
-			door[doors++] = (int)fd;
-		} else {
-			listen_adopt(&server.listeners, (int)fd);
-		}
-		s += len + (s[len] == ',' || s[len] == ';');
-	}
-#if KEEPER
-	if (doors == 2) {
-		keeper_adopt(door);
-	}
-#else
-	(void)door;
-#endif
-	return share;
-}
+/* ---- the loop ---- */
 
 static void
 wait_for_event(struct pollfd *p, unsigned n)
@@ -674,7 +518,7 @@ serve_loop(void)
 			accountant_renew();
 		}
 		if (got_child || server.lingering) {
-			reap_children();
+			server_reap();
 		}
 		if (got_hup) {
 			reload();
@@ -703,56 +547,9 @@ serve_loop(void)
 		slots_kill(mono_ms() - (TIMEOUT_SESSION + 120) * INT64_C(1000), SIGTERM);
 		slots_kill(mono_ms() - (TIMEOUT_SESSION + 150) * INT64_C(1000), SIGKILL);
 		if (server.crashed && !got_term && mono_ms() >= server.reexec_after) {
-			reexec();
+			server_reexec();
 		}
 	}
-}
-
-/* With all sessions ended, their last records go out. */
-static void
-end_accounting(void)
-{
-	int64_t deadline = mono_ms() + (ACCOUNTING ? ACCT_FINISH_SECONDS + 1 : 0) * INT64_C(1000);
-
-	accountant_stop(1);
-	while (accountant_running() && mono_ms() < deadline) {
-		static const sigset_t none;
-		struct timespec ts = { .tv_nsec = 50 * 1000000L };
-
-		ppoll(NULL, 0, &ts, &none);
-		reap_children();
-	}
-}
-
-/* Let running sessions finish what they are at; those that only wait are told 421. */
-static void
-drain(void)
-{
-	int64_t deadline = mono_ms() + DRAIN_SECONDS * INT64_C(1000);
-	unsigned left;
-
-	listen_close(&server.listeners);
-	ctl_close();
-	nursery_stop();
-	carry_stop();
-	slots_drain();
-	while (((left = slots_running()) > 0 || carry_running()) && mono_ms() < deadline + 3000) {
-		static const sigset_t none;
-		struct timespec ts = { .tv_nsec = 200 * 1000000L };
-
-		if (mono_ms() >= deadline) {
-			slots_kill(INT64_MAX, mono_ms() < deadline + 2000 ? SIGTERM : SIGKILL);
-			carry_kill();
-		}
-		ppoll(NULL, 0, &ts, &none);
-		reap_children();
-	}
-	end_accounting();
-	keeper_stop();
-	if (server.pidfile != NULL) {
-		unlink(server.pidfile);
-	}
-	log_msg(LOG_INFO, "stop", "%u sessions were still running", left);
 }
 
 /* ---- the start ---- */
@@ -892,7 +689,7 @@ serve_main(int argc, char **argv)
 	}
 	server.argc = argc;
 	server.argv = argv;
-	share = inherited();
+	share = server_inherited();
 	server.reexec_after = share == -1 ? 0 : mono_ms() + REEXEC_SECONDS * INT64_C(1000);
 	if (share == -1) {
 		priv_close_from(3); /* whatever our starter forgot to close, our children must not have */
@@ -903,7 +700,7 @@ serve_main(int argc, char **argv)
 		    STDERR_FILENO, "mailstile: /dev/log: %s; log lines are lost until syslogd runs\n", strerror(errno));
 	}
 	log_echo(detached && share == -1);
-	set_signals();
+	server_set_signals();
 	rc = set_up(share);
 	if (rc != 0) {
 		return rc;
@@ -923,13 +720,13 @@ serve_main(int argc, char **argv)
 	}
 	log_echo(0);
 	stdio_to_null(detached);
-	open_control();
+	server_open_control();
 	if (renew_nurseries() == -1) {
 		return 111;
 	}
 	start_resolver();
 	log_msg(LOG_INFO, "start", "mailstile %s, host %s, pid %d", VERSION, server.house.config->me, (int)getpid());
 	serve_loop();
-	drain();
+	server_drain();
 	return 0;
 }

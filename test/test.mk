@@ -137,7 +137,7 @@ $(QLOG)/%.o: %.c $(B)/flags $(B)/ready $(wildcard *.h)
 	$(call say,CC,$< (RELAY_QMAIL_LOG))
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -DBUILD_EPOCH=$(EPOCH) -DRELAY_QMAIL_LOG=1 -c -o $@ $<
-$(QLOG)/scheduler: $(SCHEDULER) $(patsubst %,$(QLOG)/%.o,qlog relay todo pass localpass rcpt ended relayctl)
+$(QLOG)/scheduler: $(SCHEDULER) $(patsubst %,$(QLOG)/%.o,qlog relay todo pass outcome localpass rcpt ended relayctl)
 	$(call say,LINK,$@)
 	$(Q)$(call LINK,$(SCHEDULER).o $(filter %.o,$^) $(B)/libmailstile.a) -Wl,--wrap=clock_gettime,--wrap=ppoll
 
