@@ -20,8 +20,7 @@ import remote
 import smtpc
 import stepper
 import tools
-from delivery import Clock, Job, Nursery, Queue, Scheduler, parse_bounce
-from test_relay import Rig
+from delivery import Clock, Job, Nursery, Queue, Rig, Scheduler, parse_bounce
 from test_relay_kill import TELLING
 from tools import poll
 
