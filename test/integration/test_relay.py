@@ -14,7 +14,7 @@ import pytest
 
 import delivery
 import tools
-from delivery import DAY, Job, cpu, later, parse_bounce, refused
+from delivery import DAY, FIRST_RETRY, Job, cpu, later, parse_bounce, refused
 from tools import poll
 
 pytestmark = pytest.mark.release
@@ -204,7 +204,7 @@ def test_marks(rig):
         ("k1@b.example", "ok", "250"), ("k2@b.example", "ok", "250"), ("z1@b.example", "defer", "450"), ("z2@b.example", "defer", "450"),
         ("d1@b.example", "fail", "550")}
     r.nursery.act = Job.ok
-    s.pass_(401)
+    s.pass_(FIRST_RETRY)
     s.drained()
     assert [j.rcpts for j in r.jobs_for(n)] == [rcpts, ["z1@b.example", "z2@b.example"]]
     assert [parse_bounce(j).failures for j in r.nursery.jobs if j.sender == ""] == [{"d1@b.example": "Remote host said:\n/d1@b.example\n/"}]
@@ -255,7 +255,7 @@ def test_remote_breaks(rig, how):
     assert [x["result"] for x in s.log("deliver")] == ["ok", "defer"]
     assert not s.log("backoff")
     r.nursery.act = Job.ok
-    s.pass_(401)
+    s.pass_(FIRST_RETRY)
     s.drained()
     s.stop()
 

@@ -15,7 +15,7 @@ import pytest
 
 import delivery
 import tools
-from delivery import DAY, LIFETIME, Job, Rig, cpu, later, parse_bounce
+from delivery import DAY, FIRST_RETRY, LIFETIME, Job, Rig, cpu, later, parse_bounce
 from tools import poll
 
 pytestmark = pytest.mark.release
@@ -375,7 +375,7 @@ def test_clock_forward(rig):
     time.sleep(0.2)
     assert len(r.nursery.jobs) == 1
     assert abs(os.stat(r.queue.name("info", n)).st_mtime - r.clock.now()) < 60
-    s.pass_(402)
+    s.pass_(FIRST_RETRY)
     s.wait_log("deliver", 2, result="defer")
     assert not s.log("deliver", result="fail")
     r.nursery.act = Job.ok
@@ -396,7 +396,7 @@ def test_clock_back(rig):
     time.sleep(0.2)
     assert len(r.nursery.jobs) == 1
     r.nursery.act = Job.ok
-    s.pass_(402)
+    s.pass_(FIRST_RETRY)
     s.drained()
     s.stop()
 
