@@ -9,9 +9,8 @@
  *
  * Runs in wardens (and `check radius`). Reads no file. Memory: radcli's pairs, a few KiB, freed after each login.
  */
-#include "radius.h"
+#include "radiusint.h"
 
-#include "dns.h"
 #include "keeper.h"
 #include "log.h"
 #include "radseal.h"
@@ -32,7 +31,6 @@ volatile sig_atomic_t radius_stop;
 #define ATTRIBUTES_MAX 64
 #define TELL_MS 10000 /* log lines about a server's trouble, of all sessions: so many in this time */
 #define TELL_LINES 10
-#define RESOLVE_MS 30000 /* looking up all names takes no longer */
 
 /* radcli's handle, and a warden's own copy of it after the fork; config.c, which would fill it from files, is left out. */
 static rc_handle handle;
@@ -488,8 +486,8 @@ check_service(struct radius_answer *a, int service)
 	}
 }
 
-static int
-connect_server(const struct addr *addr, uint16_t port)
+int
+radius_connect(const struct addr *addr, uint16_t port)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = addr_to_sockaddr(addr, port, &ss);
@@ -572,7 +570,7 @@ ask_server(const struct radius_conf *rc, unsigned i, const char *secret, const s
 	t.deadline = deadline;
 	t.a = a;
 	a->trouble = RADIUS_OK;
-	t.fd = connect_server(addr, t.server->port);
+	t.fd = radius_connect(addr, t.server->port);
 	t.ready = eventfd(1, EFD_CLOEXEC);
 	t.io = t.fd != -1 && t.server->tls ? keeper_channel(t.server) : t.fd;
 	if (t.fd == -1 || t.ready == -1) {
@@ -699,63 +697,6 @@ log_trouble(const struct radius_conf *rc, struct share *sh, unsigned i, const st
 	log_end(&l);
 }
 
-/* The order to ask in: the one that answered last, then the others as listed, dead ones at the end. Returns how many are alive. */
-static unsigned
-order_servers(const struct radius_conf *rc, const struct share *sh, unsigned *order)
-{
-	unsigned dead[RADIUS_SERVERS_MAX] = { 0 };
-	int64_t now = mono_ms();
-	unsigned n = 0, m = 0;
-	unsigned good = atomic_load(&sh->radius_good);
-
-	for (unsigned k = 0; k < rc->servers; k++) {
-		unsigned i = good >= rc->servers ? k : k == 0 ? good : k <= good ? k - 1 : k;
-
-		if (sh->radius[i].dead_until <= now) {
-			order[n++] = i;
-		} else {
-			dead[m++] = i;
-		}
-	}
-	memcpy(order + n, dead, m * sizeof *dead);
-	return n;
-}
-
-/*
- * Remember what came of a request that was sent at `asked`. One that brought no answer says nothing of a server that has answered others
- * meanwhile: a stranger can choose what a server is silent about, with a name whose realm's server is down.
- */
-void
-radius_mark(struct share *sh, uint32_t generation, unsigned i, int64_t asked, int alive)
-{
-	struct share_radius *r = &sh->radius[i];
-
-	share_lock(SHARE_RADIUS);
-	if (sh->radius_generation == generation && alive) {
-		r->dead_until = 0;
-		r->answered = mono_ms();
-		atomic_store(&sh->radius_good, i);
-	} else if (sh->radius_generation == generation && r->answered < asked) {
-		r->dead_until = mono_ms() + RADIUS_DEAD_SECONDS * INT64_C(1000);
-	}
-	share_unlock(SHARE_RADIUS);
-}
-
-static int
-server_address(const struct radius_conf *rc, struct share *sh, uint32_t generation, unsigned i, struct addr *addr)
-{
-	static const struct addr none;
-
-	if (rc->server[i].numeric) {
-		*addr = rc->server[i].addr;
-		return 0;
-	}
-	share_lock(SHARE_RADIUS);
-	*addr = sh->radius_generation == generation ? sh->radius[i].addr : none;
-	share_unlock(SHARE_RADIUS);
-	return memcmp(addr, &none, sizeof none) == 0 ? -1 : 0;
-}
-
 void
 radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *sh, uint32_t generation,
     const struct radius_query *q, struct radius_answer *a)
@@ -770,7 +711,7 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 	a->server = -1;
 	a->service = -1;
 	a->trouble = RADIUS_NO_SERVERS;
-	alive = order_servers(rc, sh, order);
+	alive = radius_order(rc, sh, order);
 	/* When all were dead a moment ago, a customer should not wait long to hear it again. */
 	end = start + RADIUS_DEADLINE * INT64_C(1000) / (alive > 0 ? 1 : 3);
 	for (unsigned k = 0; k < rc->servers && a->result == RADIUS_LATER && !radius_stop; k++) {
@@ -782,7 +723,7 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 			break; /* no time is left to ask it, which is not its fault */
 		}
 		a->sent = a->dropped = 0;
-		if (server_address(rc, sh, generation, i, &addr) == -1) {
+		if (radius_address(rc, sh, generation, i, &addr) == -1) {
 			a->trouble = RADIUS_NO_ADDRESS;
 		} else {
 			/* Each server gets its share of what time is left. */
@@ -800,85 +741,4 @@ radius_ask(const struct radius_conf *rc, const struct secrets *s, struct share *
 		}
 	}
 	a->ms = mono_ms() - start;
-}
-
-/* The first address of a name that there is a way to. 0 or -1. */
-static int
-resolve(const struct dns_conf *dns, const char *name, struct addr *addr, int64_t deadline)
-{
-	struct addr found[8];
-	size_t n;
-
-	if (dns_addr(dns, name, 1, found, sizeof found / sizeof found[0], &n, deadline) != DNS_OK) {
-		return -1;
-	}
-	*addr = found[0];
-	for (size_t i = 0; i < n; i++) {
-		int fd = connect_server(&found[i], 1812);
-
-		if (fd != -1) {
-			close(fd);
-			*addr = found[i];
-			break;
-		}
-	}
-	return 0;
-}
-
-/* A name without a dot is looked up below the domains of resolv.conf first. */
-static int
-resolve_short(const struct dns_conf *dns, const char *name, struct addr *addr, int64_t deadline)
-{
-	char search[sizeof dns->search], full[512];
-	char *rest = search;
-	const char *domain;
-
-	str_copy(search, sizeof search, strchr(name, '.') == NULL ? dns->search : "");
-	while ((domain = ctl_next_word(&rest)) != NULL) {
-		str_fmt(full, sizeof full, "%s.%s", name, domain);
-		if (resolve(dns, full, addr, deadline) == 0) {
-			return 0;
-		}
-	}
-	return resolve(dns, name, addr, deadline);
-}
-
-int
-radius_resolve(const struct radius_conf *rc, struct radius_addresses *out)
-{
-	static struct dns_conf dns;
-	int64_t end = mono_ms() + RESOLVE_MS;
-	int rc_all = 0;
-
-	memset(out, 0, sizeof *out);
-	for (unsigned i = 0; i < rc->servers; i++) {
-		int64_t now = mono_ms();
-
-		if (rc->server[i].numeric) {
-			continue;
-		}
-		if (dns.servers == 0) {
-			dns_conf_load(&dns, NULL, NULL);
-		}
-		/* Each name gets its share of what time is left. */
-		if (resolve_short(&dns, rc->server[i].name, &out->addr[i], now + (end - now) / (rc->servers - i)) ==
-		    -1) {
-			rc_all = -1;
-		}
-	}
-	return rc_all;
-}
-
-void
-radius_set_addresses(struct share *sh, uint32_t generation, const struct radius_addresses *a)
-{
-	static const struct addr none;
-
-	share_lock(SHARE_RADIUS);
-	for (unsigned i = 0; i < RADIUS_SERVERS_MAX && sh->radius_generation == generation; i++) {
-		if (memcmp(&a->addr[i], &none, sizeof none) != 0) {
-			sh->radius[i].addr = a->addr[i];
-		}
-	}
-	share_unlock(SHARE_RADIUS);
 }

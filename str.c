@@ -312,6 +312,15 @@ ascii_strcasecmp(const char *a, const char *b)
 	return ascii_casecmp(a, b, len);
 }
 
+char *
+ascii_strlower(char *s)
+{
+	for (char *p = s; *p != '\0'; p++) {
+		*p = (char)ascii_lower(*p);
+	}
+	return s;
+}
+
 int
 parse_u64(const char *s, size_t len, uint64_t max, uint64_t *out)
 {

@@ -45,6 +45,8 @@ int ascii_isdigit(int c);
 int ascii_casecmp(const void *a, const void *b, size_t len);
 /* The same for C strings. */
 int ascii_strcasecmp(const char *a, const char *b);
+/* Put a C string into lower case, where it is, and return it. */
+char *ascii_strlower(char *s);
 
 /*
  * Read a decimal number that is all of s[0..len). Returns 0 and sets *out, or -1 when it is empty, has another octet, or

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What warden.c (the monitor) and session.c (the process around it) share. Nothing else includes this. */
+/* What warden.c (the monitor), wardenauth.c and account.c (its logins) and session.c (the process around it) share. Nothing else includes this. */
 #ifndef MAILSTILE_WARDENINT_H
 #define MAILSTILE_WARDENINT_H
 
@@ -62,6 +62,12 @@ struct warden {
 struct warden *warden_init(const struct house *h, struct session *se);
 /* Begin a log line about the session. */
 void warden_event(struct log_line *l, const struct warden *w, int prio, const char *ev);
+/*
+ * wardenauth.c: a login, as smtp asks for it. RADIUS is asked, at most RADIUS_DEADLINE seconds long, besides the waits that guessing earns; what comes of
+ * it is logged and counted, and w->user and w->loggedin are set, or the failure is remembered. The password in `m` is wiped. 0, and *v is what smtp is
+ * to be told. -1, without *v: smtp had no right to ask, and `m` is as it was; or the session is to end (radius_stop).
+ */
+int warden_login(struct warden *w, struct msg_auth *m, enum verdict *v);
 /*
  * account.c: what a login may do. `login`: w->user has been accepted; V_OK, or *why in words, and he is not to be let in. `sender`: may the session's
  * login use w->env.sender and send a message? `ask`: to so many recipients? `book`: it is about to be stored, and smtp

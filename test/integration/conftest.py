@@ -4,6 +4,7 @@ Fixtures and the choice of tests: `root` tests need root; `release` tests need a
 tests run when MAILSTILE_LONG is set (make test-long). A test with a short and a long form asks tools.LONG.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import tempfile
 
 import pytest
 
+import delivery
 import faults
 import harness
 import hostile
@@ -165,6 +167,27 @@ def stepping(work):
 def remote_binary():
     """A delivery process by itself; MAILSTILE_REMOTE: another build of it."""
     return os.environ.get("MAILSTILE_REMOTE") or remote.build()
+
+
+@pytest.fixture(scope="module", params=["plain", "sanitized"])
+def scheduler_binary(work, request):
+    """The scheduler and the cleaner by themselves, in two builds."""
+    sanitize = request.param == "sanitized"
+    name = "scheduler-%s%s" % (request.module.__name__, "-san" if sanitize else "")  # nobody may run it when it is written
+    return shutil.copy2(delivery.build(sanitize), os.path.join(work, name))
+
+
+@pytest.fixture
+def rig(scheduler_binary, tmp_path):
+    """A function that makes a delivery.Rig of a test's own."""
+    with contextlib.ExitStack() as stack:
+        count = iter(range(100))
+
+        def make(act=delivery.Job.ok, **control):
+            r = delivery.Rig(scheduler_binary, str(tmp_path / ("home%d" % next(count))), act, control)
+            stack.callback(r.close)
+            return r
+        yield make
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ DONE = struct.Struct("=IIIIIHHI64s256s")
 MX = 0xFFFFFFFF
 RECEIVED = b"Received: (qmail 4711 invoked from network); 21 Nov 2026 23:23:39 -0000\n"
 LIFETIME = 604800
+DAY = 86400
+FIRST_RETRY = 500  # seconds after which a message is tried again that was put off at once: 400, or 441 when a second began meanwhile, or 484 after four
 
 _numbers = itertools.count(1)
 
@@ -334,6 +336,14 @@ class Nursery:
         assert not self.fault, self.fault
 
 
+def later(job):
+    job.all("Z")
+
+
+def refused(job):
+    job.all("D", 550, "Remote host said: 550 no\n")
+
+
 # ---- The scheduler ----------------------------------------------------------------------------------------------------
 
 class Clock:
@@ -422,6 +432,40 @@ class Scheduler:
              "an empty queue, there is %r in\n%s" % (self.queue.all(), tools.read(self.log_path).decode()[-3000:]), timeout)
         assert not self.nursery.fault, self.nursery.fault
         assert self.queue.empty(), tools.read(self.log_path).decode()[-3000:]
+
+
+class Rig:
+    """A queue, somebody to play remotes, a clock; start() runs the scheduler."""
+
+    def __init__(self, binary, home, act, control):
+        self.binary, self.queue, self.nursery = binary, Queue(home, **control), Nursery(act)
+        self.clock = Clock(os.path.join(home, "clock"))
+        self.runs = []
+
+    def start(self, **kw):
+        s = Scheduler(self.binary, self.queue, self.nursery, self.clock, **kw)
+        self.runs.append(s)
+        return s
+
+    def start_and_wait(self):
+        def begun():
+            return len([x for x in self.runs[-1].log("queue") if "in place" in x["msg"]])
+        before = begun() if self.runs else 0
+        s = self.start()
+        poll(lambda: begun() > before, "the start")
+        return s
+
+    def jobs_for(self, n):
+        return [j for j in self.nursery.jobs if j.id == n]
+
+    def close(self):
+        for s in self.runs:
+            s.kill()
+        self.nursery.close()
+
+
+def cpu(pid):
+    return sum(map(int, tools.read("/proc/%d/stat" % pid).rsplit(b")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 # ---- Bounces ----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ import pytest
 
 import delivery
 import tools
-from delivery import Job
-from test_relay import Rig, refused
+from delivery import Job, Rig, refused
 
 pytestmark = pytest.mark.release
 

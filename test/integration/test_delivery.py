@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
 From a client to the next hop: the whole server, with the scheduler, the cleaner and the remotes' nursery under main. What each of them does by
-itself is in test_relay.py and test_remote.py.
+itself is in test_relay.py, test_relay_times.py and test_remote.py.
 """
 
 import os

@@ -20,8 +20,7 @@ import remote
 import smtpc
 import stepper
 import tools
-from delivery import Clock, Job, Nursery, Queue, Scheduler, parse_bounce
-from test_relay import Rig
+from delivery import FIRST_RETRY, Clock, Job, Nursery, Queue, Rig, Scheduler, parse_bounce
 from test_relay_kill import TELLING
 from tools import poll
 
@@ -183,7 +182,7 @@ def test_full_disk(rig, tmp_path, work):
         s.wait_log("deliver", to="far@b.example", result="ok")
         assert r.queue.records("local", n) == ["Tbob@home.example"] and mails(box) == [] and not os.listdir(os.path.join(box, "tmp"))
         tools.run("mount", "-o", "remount,size=1m", top)
-        s.pass_(700)
+        s.pass_(FIRST_RETRY)
         s.drained()
         assert len(mails(box)) == 1 and len(r.nursery.jobs) == 1
         s.stop()

@@ -24,9 +24,8 @@ import remote
 import smtpc
 import stepper
 import tools
-from delivery import LIFETIME, Clock, Nursery, Queue, Scheduler, parse_bounce
+from delivery import LIFETIME, Clock, Nursery, Queue, Rig, Scheduler, parse_bounce
 from test_bounce import Report
-from test_relay import Rig
 from test_relay_kill import FAILING, TELLING
 from tools import poll
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * Asking RADIUS servers: radius_ask() of radius.c against responders in threads.
+ * Asking RADIUS servers: radius_ask() of radius.c, and what radhosts.c knows of them, against responders in threads.
  * LDFLAGS: -Wl,--wrap=mono_ms,--wrap=poll,--wrap=malloc
  */
 #include <setjmp.h>

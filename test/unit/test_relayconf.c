@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
-/* The control files of delivery: relayconf.c and anchor.c. Findings are compared as level|file|line|text. */
+/* The control files of delivery: relayconf.c, relayfind.c and anchor.c. Findings are compared as level|file|line|text. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

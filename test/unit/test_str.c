@@ -284,6 +284,8 @@ test_date(void **state)
 static void
 test_case(void **state)
 {
+	char text[] = "@AZ[`az{0 \xc0", none[] = "";
+
 	(void)state;
 	for (int c = 0; c < 256; c++) {
 		int upper = c >= 'A' && c <= 'Z';
@@ -300,6 +302,9 @@ test_case(void **state)
 	assert_int_not_equal(ascii_strcasecmp("Date", "dATEs"), 0);
 	assert_int_not_equal(ascii_strcasecmp("Dates", "dATE"), 0);
 	assert_int_equal(ascii_strcasecmp("", ""), 0);
+	assert_ptr_equal(ascii_strlower(text), text);
+	assert_string_equal(text, "@az[`az{0 \xc0");
+	assert_string_equal(ascii_strlower(none), "");
 }
 
 static void

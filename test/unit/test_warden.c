@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Copyright (c) 2026 The mailstile authors */
 /*
- * The monitor's gate, TLS requests and login: warden.c. What is allowed when is told here again, in words of this file.
+ * The monitor's gate, TLS requests and login: warden.c, wardenauth.c. What is allowed when is told here again, in words of this file.
  * LDFLAGS: -Wl,--wrap=radius_ask,--wrap=nanosleep,--wrap=time,--wrap=spool_room
  */
 #include <setjmp.h>

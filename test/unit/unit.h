@@ -32,9 +32,12 @@
 static char dir[64]; /* the temporary directory */
 
 /* Findings, one a line: level|last part of file|line|text. */
+#ifndef FINDINGS_MAX
+#define FINDINGS_MAX 16384
+#endif
 struct findings {
 	struct diag d;
-	char text[16384];
+	char text[FINDINGS_MAX];
 };
 
 static void
