@@ -94,34 +94,19 @@ hang_up(void)
 	forget_flights();
 }
 
-static struct addr
-address_of(unsigned i)
-{
-	const struct radius_server *r = &me.conf->server[i];
-	struct addr a;
-
-	if (r->numeric) {
-		return r->addr;
-	}
-	share_lock(SHARE_RADIUS);
-	a = me.h->share->radius[i].addr;
-	share_unlock(SHARE_RADIUS);
-	return a;
-}
-
 static int
 connect_to(unsigned i)
 {
-	static const struct addr unknown;
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof ss;
 	uint16_t port;
-	struct addr a = address_of(i);
-	size_t n = addr_to_sockaddr(&a, me.conf->server[i].acct_port, &ss);
+	struct addr a;
+	size_t n;
 
-	if (memcmp(&a, &unknown, sizeof a) == 0) {
+	if (radius_address(me.conf, me.h->share, me.h->radius_generation, i, &a) == -1) {
 		return -1;
 	}
+	n = addr_to_sockaddr(&a, me.conf->server[i].acct_port, &ss);
 	me.sock = socket(ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (me.sock == -1) {
 		return -1;

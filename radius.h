@@ -95,6 +95,8 @@ struct radius_addresses {
 int radius_resolve(const struct radius_conf *rc, struct radius_addresses *out);
 /* Let wardens know them; unknown ones leave what was known. */
 void radius_set_addresses(struct share *sh, uint32_t generation, const struct radius_addresses *a);
+/* The address of server `i` of `rc`, which is the radius.conf of that generation. 0, or -1: its name is not resolved (yet). */
+int radius_address(const struct radius_conf *rc, struct share *sh, uint32_t generation, unsigned i, struct addr *addr);
 
 /* One plain sentence for what went wrong, with the remedy. */
 const char *radius_trouble_text(enum radius_trouble t);

@@ -13,7 +13,5 @@ int radius_connect(const struct addr *addr, uint16_t port);
  * last, then the others as listed, dead ones at the end. Returns how many are alive.
  */
 unsigned radius_order(const struct radius_conf *rc, const struct share *sh, unsigned *order);
-/* radhosts.c: the address of server `i` of `rc`, which is the radius.conf of that generation. 0, or -1: its name is not resolved (yet). */
-int radius_address(const struct radius_conf *rc, struct share *sh, uint32_t generation, unsigned i, struct addr *addr);
 
 #endif
