@@ -4,7 +4,6 @@ From a client to the next hop: the whole server, with the scheduler, the cleaner
 itself is in test_relay.py and test_remote.py.
 """
 
-import contextlib
 import os
 import re
 import signal
@@ -98,10 +97,7 @@ def test_who_they_are(make_server):
             assert re.search(r"^Groups:\s*$", status, re.M) and re.search(r"^CapEff:\t0+$", status, re.M)
             assert re.search(r"^NoNewPrivs:\t1$", status, re.M) and re.search(r"^Seccomp:\t2$", status, re.M)
             assert os.stat("/proc/%d/root" % p.pid).st_ino == os.stat(root).st_ino, p.name
-            fds = {}
-            for n in os.listdir("/proc/%d/fd" % p.pid):
-                with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as todo/ after a look at it
-                    fds[n] = os.readlink("/proc/%d/fd/%s" % (p.pid, n))
+            fds = tools.descriptors(p.pid)
             assert not [f for f in fds.values() if "memfd" in f or "control" in f or "/dev/log" in f], (p.name, fds)
             assert len(fds) <= 12, (p.name, fds)
         assert seen == set(users)
