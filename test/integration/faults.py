@@ -132,19 +132,29 @@ class Spool:
             body = rest.split(b"\n", 2)[2]
             yield tag_of(body), [x.split(b" ", 1)[1].decode() for x in head.split(b"\n")[1:-1]], body
 
+    def _look(self):
+        """The names in todo, intd, and (directory, name) in mess: read until nothing moves, since a warden may be tidying up."""
+        before = None
+        for _ in range(100):
+            now = self._names("todo"), self._names("intd"), [(k, n) for k in self._names("mess") for n in self._names("mess/" + k)]
+            if now == before:
+                break
+            before = now
+        return now
+
     def check_queue(self):
         """The states of the queue's table, in the directories we write."""
-        mess, todo, intd = {}, self._names("todo"), self._names("intd")
-        split = len(self._names("mess"))
-        for k in self._names("mess"):
-            for n in self._names("mess/" + k):
-                assert str(int(n) % split) == k, "mess/%s/%s" % (k, n)
-                mess[n] = os.lstat(os.path.join(self.top, "mess", k, n))
-                assert mess[n].st_ino == int(n)
+        todo, intd, placed = self._look()
+        split, mess = len(self._names("mess")), set()
+        for k, n in placed:
+            assert str(int(n) % split) == k, "mess/%s/%s" % (k, n)
+            with contextlib.suppress(FileNotFoundError):  # removed in this moment
+                assert os.lstat(os.path.join(self.top, "mess", k, n)).st_ino == int(n)
+            mess.add(n)
         for n in self._names("pid"):
             assert re.fullmatch(r"\d+\.(\d+\.\d+|lease)", n), n
-        assert set(intd) <= set(mess), "an envelope without a message: %r" % (set(intd) - set(mess))
-        assert set(todo) <= set(mess), "todo without a message: %r" % (set(todo) - set(mess))
+        assert set(intd) <= mess, "an envelope without a message: %r" % (set(intd) - mess)
+        assert set(todo) <= mess, "todo without a message: %r" % (set(todo) - mess)
         for n in todo:
             tools.parse_envelope(tools.read(os.path.join(self.top, "todo", n)))
             if n in intd:

@@ -327,7 +327,7 @@ class Server:
 
     def assert_nothing(self):
         """No trace of a message."""
-        poll(lambda: self.files() == [], "an empty queue, there is %r" % self.files(), 5)
+        poll(lambda: self.files() == [], "an empty queue, there is %r" % self.files())
 
     def messages(self):
         split = len(os.listdir(os.path.join(self.queue, "mess")))
