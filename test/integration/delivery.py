@@ -28,6 +28,8 @@ DONE = struct.Struct("=IIIIIHHI64s256s")
 MX = 0xFFFFFFFF
 RECEIVED = b"Received: (qmail 4711 invoked from network); 21 Nov 2026 23:23:39 -0000\n"
 LIFETIME = 604800
+# After a first attempt the next one is due at age 400; when that attempt lasted a second, or one began meanwhile, at 441, and so on up to 576 for sixteen.
+RETRY = 600
 
 _numbers = itertools.count(1)
 

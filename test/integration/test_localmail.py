@@ -183,7 +183,7 @@ def test_full_disk(rig, tmp_path, work):
         s.wait_log("deliver", to="far@b.example", result="ok")
         assert r.queue.records("local", n) == ["Tbob@home.example"] and mails(box) == [] and not os.listdir(os.path.join(box, "tmp"))
         tools.run("mount", "-o", "remount,size=1m", top)
-        s.pass_(401)
+        s.pass_(delivery.RETRY)
         s.drained()
         assert len(mails(box)) == 1 and len(r.nursery.jobs) == 1
         s.stop()
