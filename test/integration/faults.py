@@ -170,10 +170,14 @@ class Spool:
     def clean(self):
         for d in ("pid", "intd", "todo") if self.kind == "queue" else ("tmp", "new"):
             for n in self._names(d):
-                os.unlink(os.path.join(self.top, d, n))
+                self._unlink(d, n)
         for k in self._names("mess") if self.kind == "queue" else []:
             for n in self._names("mess/" + k):
-                os.unlink(os.path.join(self.top, "mess", k, n))
+                self._unlink("mess", k, n)
+
+    def _unlink(self, *words):
+        with contextlib.suppress(FileNotFoundError):  # its warden was faster
+            os.unlink(os.path.join(self.top, *words))
 
 
 def tag_of(body):
@@ -292,8 +296,9 @@ class Bystanders:
         with self.pause():
             for f in spool.debris():
                 path = os.path.join(spool.top, f)
-                if not tools.read(path).startswith(b"Received: (qmail %d " % self.warden):
-                    os.unlink(path)
+                with contextlib.suppress(FileNotFoundError):  # its warden was faster
+                    if not tools.read(path).startswith(b"Received: (qmail %d " % self.warden):
+                        os.unlink(path)
 
     def end(self):
         """Their sessions ended as they should; returns the tags of what was acknowledged."""
