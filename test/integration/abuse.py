@@ -94,6 +94,7 @@ class Watch:
 
     def __enter__(self):
         s = self.server
+        poll(self._buried, "the end of what was before")
         self.house = {pid: own_memory(pid) for pid in (s.pid, *s.nurseries())}
         self.fds = descriptors(s.pid)
         self.mark, self.began = len(s.log()), time.monotonic()
@@ -101,6 +102,10 @@ class Watch:
         for t in self.threads:
             t.start()
         return self
+
+    def _buried(self):
+        """Main has heard of the end of all sessions."""
+        return not [p for p in tools.processes() if p.ppid == self.server.pid and (p.state == "Z" or p.name.startswith(("stile-ward ", "stile-smtp ")))]
 
     def _customers(self):
         while not self.stop.is_set():
@@ -148,7 +153,8 @@ class Watch:
         for (pid, name), kib in self.memory.items():
             half = len(kib) // 2
             assert max(kib) <= SESSION and (half < 4 or max(kib[half:]) - max(kib[:half]) <= self.flat), "%s %d: %r KiB" % (name, pid, kib)
-        assert descriptors(s.pid) == self.fds
+        poll(self._buried, "main to hear of the end of all sessions")
+        poll(lambda: descriptors(s.pid) == self.fds, "as many descriptors as before, %r" % self.fds)
         self.check_log()
         found = s.take()
         ours = [m.sender.decode() for m in found if m.sender.startswith(b"customer")]

@@ -97,7 +97,7 @@ class AcctRadius(radius.Daemon):
         path = os.path.join(self.dir, "seen")
         text = tools.read(path).decode("utf-8", "replace") if os.path.exists(path) else ""
         out = []
-        for record in text.split("\n\n"):
+        for record in text.split("\n\n")[:-1]:  # behind the last empty line is one that is being written
             pairs = {}
             for line in record.splitlines()[1:]:
                 k, v = line.strip().split(" = ", 1)

@@ -156,7 +156,8 @@ class SqlRadius(radius.Daemon):
         self.conf = "127.0.0.1:%d %s\n" % (self.auth, SECRET)
         self.box = "127.0.0.1:%d %s acct=%d\n" % (self.auth, SECRET, self.acct)  # of a box that accounts
         self._copy("sql-mailstile", ("dbname=qmail", "host=%s dbname=qmail" % database.dir))
-        self._copy("site-mailstile", ("ipaddr = *", "ipaddr = 127.0.0.1"), ("port = 1812", "port = %d" % self.auth), ("port = 1813", "port = %d" % self.acct))
+        self._copy("site-mailstile", ("ipaddr = *", "ipaddr = 127.0.0.1"), ("port = 1812\n", "port = %d\n" % self.auth),
+                   ("port = 1813\n", "port = %d\n" % self.acct))  # a port of ours may begin like these
         tools.write(os.path.join(self.dir, "dictionary"), "$INCLUDE %s/dictionary.mailstile\n" % CONTRIB)
         # radclient wants the whole of it in one place.
         os.mkdir(os.path.join(self.dir, "client"))

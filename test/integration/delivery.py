@@ -29,7 +29,8 @@ MX = 0xFFFFFFFF
 RECEIVED = b"Received: (qmail 4711 invoked from network); 21 Nov 2026 23:23:39 -0000\n"
 LIFETIME = 604800
 DAY = 86400
-FIRST_RETRY = 500  # seconds after which a message is tried again that was put off at once: 400, or 441 when a second began meanwhile, or 484 after four
+# After a first attempt the next one is due at age 400; when that attempt lasted a second, or one began meanwhile, at 441, and so on up to 576 for sixteen.
+RETRY = 600
 
 _numbers = itertools.count(1)
 
@@ -288,8 +289,12 @@ class Nursery:
                 with self.lock:
                     for r in [r for r in self.remotes.values() if r.cut and (not r.job or r.gone())]:
                         r.close()
-                    socks = [self.mine] + [r.sock for r in self.remotes.values() if not r.cut]
-                ready, _, _ = select.select([s for s in socks if s.fileno() >= 0], [], [], 0.05)
+                    # Births last: who has gone before one does not count beside it.
+                    socks = [r.sock for r in self.remotes.values() if not r.cut] + [self.mine]
+                try:
+                    ready, _, _ = select.select([s for s in socks if s.fileno() >= 0], [], [], 0.05)
+                except (ValueError, OSError):
+                    continue  # a test has just closed one
                 for s in ready:
                     if s is self.mine:
                         if not self._birth():
@@ -326,6 +331,11 @@ class Nursery:
         poll(lambda: len(self.jobs) >= count or self.fault, "%d jobs, there are %d" % (count, len(self.jobs)), timeout)
         assert not self.fault, self.fault
         return self.jobs
+
+    def rest(self):
+        """Wait until no remote is left, where none may stay: whatever was begun is in `jobs`."""
+        poll(lambda: not self.remotes or self.fault, "the end of %r" % self.remotes)
+        assert not self.fault, self.fault
 
     def close(self):
         self.stop = True
@@ -387,12 +397,13 @@ class Scheduler:
             self.process = subprocess.Popen(
                 [*wrap, binary, queue.home, str(nursery.theirs.fileno())] + ([clock.path] if clock else []),
                 pass_fds=[nursery.theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True)
-        self.pid = self.process.pid
+        self.pid, self.over = self.process.pid, False
 
     def log(self, ev=None, **want):
         """[{key: value}] of the log's lines, those of event `ev` with these values."""
         out = []
-        for line in tools.read(self.log_path).decode("utf-8", "replace").splitlines():
+        # What stands behind the last newline is being written.
+        for line in tools.read(self.log_path).rpartition(b"\n")[0].decode("utf-8", "replace").splitlines():
             if self.other and re.match(self.other, line):
                 continue
             assert re.match(r"ev=\w+( |$)", line), line
@@ -422,9 +433,13 @@ class Scheduler:
         self.wait_exit()
 
     def kill(self):
+        """And wait for its cleaner, too, which finishes what it was asked."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(tools.PATIENCE)
+        if not self.over:
+            poll(lambda: not [p for p in tools.processes() if p.session == self.pid and p.state != "Z"], "the cleaner's end")
+            self.over = True
 
     def drained(self, timeout=None):
         """Wait until the queue is empty."""

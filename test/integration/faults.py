@@ -132,19 +132,29 @@ class Spool:
             body = rest.split(b"\n", 2)[2]
             yield tag_of(body), [x.split(b" ", 1)[1].decode() for x in head.split(b"\n")[1:-1]], body
 
+    def _look(self):
+        """The names in todo, intd, and (directory, name) in mess: read until nothing moves, since a warden may be tidying up."""
+        before = None
+        for _ in range(100):
+            now = self._names("todo"), self._names("intd"), [(k, n) for k in self._names("mess") for n in self._names("mess/" + k)]
+            if now == before:
+                break
+            before = now
+        return now
+
     def check_queue(self):
         """The states of the queue's table, in the directories we write."""
-        mess, todo, intd = {}, self._names("todo"), self._names("intd")
-        split = len(self._names("mess"))
-        for k in self._names("mess"):
-            for n in self._names("mess/" + k):
-                assert str(int(n) % split) == k, "mess/%s/%s" % (k, n)
-                mess[n] = os.lstat(os.path.join(self.top, "mess", k, n))
-                assert mess[n].st_ino == int(n)
+        todo, intd, placed = self._look()
+        split, mess = len(self._names("mess")), set()
+        for k, n in placed:
+            assert str(int(n) % split) == k, "mess/%s/%s" % (k, n)
+            with contextlib.suppress(FileNotFoundError):  # removed in this moment
+                assert os.lstat(os.path.join(self.top, "mess", k, n)).st_ino == int(n)
+            mess.add(n)
         for n in self._names("pid"):
             assert re.fullmatch(r"\d+\.(\d+\.\d+|lease)", n), n
-        assert set(intd) <= set(mess), "an envelope without a message: %r" % (set(intd) - set(mess))
-        assert set(todo) <= set(mess), "todo without a message: %r" % (set(todo) - set(mess))
+        assert set(intd) <= mess, "an envelope without a message: %r" % (set(intd) - mess)
+        assert set(todo) <= mess, "todo without a message: %r" % (set(todo) - mess)
         for n in todo:
             tools.parse_envelope(tools.read(os.path.join(self.top, "todo", n)))
             if n in intd:
@@ -160,10 +170,14 @@ class Spool:
     def clean(self):
         for d in ("pid", "intd", "todo") if self.kind == "queue" else ("tmp", "new"):
             for n in self._names(d):
-                os.unlink(os.path.join(self.top, d, n))
+                self._unlink(d, n)
         for k in self._names("mess") if self.kind == "queue" else []:
             for n in self._names("mess/" + k):
-                os.unlink(os.path.join(self.top, "mess", k, n))
+                self._unlink("mess", k, n)
+
+    def _unlink(self, *words):
+        with contextlib.suppress(FileNotFoundError):  # its warden was faster
+            os.unlink(os.path.join(self.top, *words))
 
 
 def tag_of(body):
@@ -282,8 +296,9 @@ class Bystanders:
         with self.pause():
             for f in spool.debris():
                 path = os.path.join(spool.top, f)
-                if not tools.read(path).startswith(b"Received: (qmail %d " % self.warden):
-                    os.unlink(path)
+                with contextlib.suppress(FileNotFoundError):  # its warden was faster
+                    if not tools.read(path).startswith(b"Received: (qmail %d " % self.warden):
+                        os.unlink(path)
 
     def end(self):
         """Their sessions ended as they should; returns the tags of what was acknowledged."""

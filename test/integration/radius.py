@@ -95,7 +95,7 @@ class FreeRadius(Daemon):
         except FileNotFoundError:
             return []
         out = []
-        for record in text.split("\n\n"):
+        for record in text.split("\n\n")[:-1]:  # behind the last empty line is one that is being written
             pairs = dict(line.strip().split(" = ", 1) for line in record.splitlines()[1:])
             pairs = {k: re.sub(r"\\(.)", r"\1", v[1:-1]) if v[:1] == '"' else v for k, v in pairs.items()}
             if pairs and calling in (None, pairs.get("Calling-Station-Id")):

@@ -215,6 +215,7 @@ class Peer:
         self.read_at_most = read_at_most
         self.talks, self.counts = [], {}
         self.open = self.most = 0  # connections at once
+        self.busy = self.busiest = 0  # of them, those in the midst of a message
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
@@ -277,6 +278,7 @@ class Peer:
         finally:
             with self.lock:  # before the other side can know
                 self.open -= 1
+                self.busy -= session.busy
             session.sock.close()
 
     def answer(self, stage):
@@ -295,6 +297,7 @@ class Session:
     def __init__(self, peer, sock, talk):
         self.peer, self.sock, self.talk = peer, sock, talk
         self.buffer = self.body = b""
+        self.busy = 0
         self.fresh = True  # no chunk of a message has come yet
 
     def more(self):
@@ -342,6 +345,12 @@ class Session:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.talk.end = "reset by us"
             raise EOFError()
+        if stage in ("mail", "dot"):
+            with self.peer.lock:
+                self.peer.busy -= self.busy
+                self.busy = int(stage == "mail")
+                self.peer.busy += self.busy
+                self.peer.busiest = max(self.peer.busiest, self.peer.busy)
         self.sock.sendall(a + self.peer.after.get(stage, b""))
         return a
 

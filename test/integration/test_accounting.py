@@ -53,11 +53,11 @@ def sid(server, client):
     return server.wait_log("connect", client=client.source, port=client.port)["sid"]
 
 
-def ended(r, session, timeout=15):
+def ended(r, session, timeout=None):
     return poll(lambda: r.records("Stop", Acct_Session_Id=session), "the Stop of %s" % session, timeout)[0]
 
 
-def stopped(d, session, timeout=15):
+def stopped(d, session, timeout=None):
     return poll(lambda: [r for r in d.of(acct.STOP) if r.get(acct.SESSION) == [session.encode()]], "the Stop of %s" % session, timeout)
 
 
@@ -68,6 +68,7 @@ def test_a_session(box, server_of_record):
     server = box(r.conf)
     me = tools.read(os.path.join(server.control, "me")).decode().strip()
     poll(lambda: r.records("Accounting-On", NAS_Identifier=me), "Accounting-On")
+    begin = time.monotonic()
     with server.session("submissions", login="grace") as c:
         session = sid(server, c)
         start = poll(lambda: r.records("Start", Acct_Session_Id=session), "the Start")[0]
@@ -76,6 +77,7 @@ def test_a_session(box, server_of_record):
         c.mail(message)
         time.sleep(1.1)
         c.quit()
+    most = int(time.monotonic() - begin) + 1
     stop = ended(r, session)
     for record in (start, stop):
         assert record["User-Name"] == "grace" and record["NAS-Identifier"] == me and record["NAS-IP-Address"] == "127.0.0.1"
@@ -85,14 +87,14 @@ def test_a_session(box, server_of_record):
     assert not {"Acct-Session-Time", "Acct-Terminate-Cause", "Mailstile-Acct-Messages", "Acct-Input-Octets"} & set(start)
     assert stop["Mailstile-Acct-Messages"] == "2" == stop["Acct-Input-Packets"] and stop["Mailstile-Acct-Recipients"] == "3" == stop["Acct-Output-Packets"]
     assert stop["Mailstile-Acct-Rejected"] == "0" and stop["Acct-Terminate-Cause"] == "User-Request"
-    assert int(stop["Acct-Session-Time"]) in (1, 2, 3)
+    assert 1 <= int(stop["Acct-Session-Time"]) <= most
     closed = server.gone(c)
     assert stop["Acct-Input-Octets"] == closed["bytes"] and closed["msgs"] == "2"
     assert len(r.records("Start", Acct_Session_Id=session)) == 1 == len(r.records("Stop", Acct_Session_Id=session))
     assert not r.records("Interim-Update", Acct_Session_Id=session)
     begun = len(r.records("Accounting-Off"))
     server.stop()
-    assert len(r.records("Accounting-Off", NAS_Identifier=me)) == begun + 1
+    poll(lambda: len(r.records("Accounting-Off", NAS_Identifier=me)) == begun + 1, "Accounting-Off")
     assert r.records()[-1]["Acct-Status-Type"] == "Accounting-Off"
 
 
@@ -176,7 +178,7 @@ def test_interim(box, double, quick_binary):
     server = box(d.conf(), binary=quick_binary)
     with server.session("submissions") as c:
         c.mail(rcpts=["a@far.example", "b@far.example"])
-        poll(lambda: len(d.of(acct.INTERIM)) >= 3, "three Interims", 8)
+        poll(lambda: len(d.of(acct.INTERIM)) >= 3, "three Interims")
     times = [r.time for r in d.of(acct.INTERIM)[:3]]
     assert all(0.9 < b - a < 1.9 for a, b in zip(times, times[1:]))
     for n, r in enumerate(d.of(acct.INTERIM)[:3]):
@@ -422,7 +424,7 @@ def test_left(box, double):
         d.allowance = 3  # others have used the rest
         c.mail()
         poll(lambda: [r for r in d.of(acct.INTERIM) if acct.ours(r, 16) == 2], "the next")
-        time.sleep(0.3)
+        time.sleep(1)  # for the answer to come to the session
         c.mail()
         assert c.cmd("MAIL FROM:<me@client.example>", None).raw[:9] == b"450 4.7.1"
         d.allowance = 7
@@ -443,7 +445,7 @@ def test_place_of_the_accountant(box, double):
     assert set(status["Uid"].split()) != {"0"} and len(set(status["Uid"].split())) == 1
     root = os.readlink("/proc/%d/root" % pid)
     assert os.listdir("/proc/%d/root/" % pid) == [] and root != "/"
-    kinds = sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split("/")[-1].split(":")[0] for fd in os.listdir("/proc/%d/fd" % pid) if int(fd) > 2)
+    kinds = sorted(what.split("/")[-1].split(":")[0] for fd, what in tools.descriptors(pid).items() if fd > 2)
     assert kinds == ["acct", "anon_inode", "memfd", "socket"], kinds
 
 

@@ -67,10 +67,9 @@ def test_backlog(request):
         probes = len(server.log("backoff"))
         # Those that began before it was known, and one for each time it has been tried since.
         assert 1 <= len(peer.talks) <= LIMIT + probes and peer.most <= LIMIT, (len(peer.talks), probes, peer.most)
-        full, before = memory(pid), len(peer.talks)
-        with peer.lock:
-            peer.most = 0
-        peer.answers = {}
+        full = memory(pid)
+        with peer.lock:  # nobody connects meanwhile, to hear the old greeting
+            before, peer.most, peer.busiest, peer.answers = len(peer.talks), 0, 0, {}
         up = time.monotonic()
         poll(lambda: len(peer.talks) > before, "the probe", 200)
         first = time.monotonic()
@@ -80,7 +79,8 @@ def test_backlog(request):
         poll(lambda: not [f for f in server.files() if not f.startswith("lock")], "an empty queue", 120, 0.1)
         got = collections.Counter(a for t in peer.talks for a in t.taken())
         assert set(got) == acknowledged and set(got.values()) == {1}
-        assert peer.most == LIMIT, peer.most
+        # One that has had its last message may still be saying goodbye while the next one connects.
+        assert peer.busiest <= LIMIT <= peer.most, (peer.busiest, peer.most)
         # The next one began when the probe had been told that the message is taken.
         probe = peer.talks[before]
         assert probe.messages and probe.end == "quit"

@@ -112,7 +112,7 @@ def right_reply(reply, error, call):
 
 def settles(spool):
     """Nothing is left over, soon: the client may hear of its message before the warden has removed it."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + tools.PATIENCE
     while spool.debris() and time.monotonic() < end:
         time.sleep(0.01)
     return not spool.debris()

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import faults
 import harness
 import smtpc
 import tools
@@ -133,7 +134,7 @@ def test_stop_beside_a_crash(make_server):
     _, smtp = server.pairs()[0]
     server.kill(signal.SIGSTOP)
     os.kill(smtp, signal.SIGSYS)
-    time.sleep(0.3)
+    poll(lambda: not faults.alive(smtp), "its end, of which main does not hear yet")
     server.kill(signal.SIGTERM)
     server.kill(signal.SIGCONT)
     server.wait_exit(0)

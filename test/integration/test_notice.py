@@ -161,6 +161,7 @@ def test_never(rig):
     s.pass_(HOUR)
     settle(s)
     # One by VERP goes to whoever a bounce would go to.
+    poll(lambda: notices(r), "the notice")
     assert [j.rcpts for j in notices(r)] == [["list-@far.example"]]
     assert {k: mode(r, n) for k, n in cases.items()} == {"": 0o600, "#@[]": 0o600, "-@[]": 0o600, "list-@far.example-@[]": 0o700}
     assert mode(r, held) == 0o600
@@ -314,7 +315,7 @@ class Case:
                 step.rule(at, "fail" if error else "kill", *([error] if error else []), **({"to": at + 2, "name": name} if error else {}))
             step.say("arm")
             s.signal(signal.SIGCONT)
-            end = time.monotonic() + 1.5
+            end = time.monotonic() + (tools.PATIENCE if at is None else 1.5)
             while step.gone is None and time.monotonic() < end and not (at is None and notices(self) and self.quiet()):
                 time.sleep(0.02)
             if at is None:
@@ -322,7 +323,6 @@ class Case:
                 step.sync()
             calls = list(step.calls)
         s.kill()
-        time.sleep(0.2)  # the cleaner finishes what it was asked
         return calls
 
     def finish(self):

@@ -46,7 +46,7 @@ def deliver(work, kills):
     try:
         image = m.blank()
         for _ in range(kills):
-            image = m.kill(image, 3, 0.01, True, 3)
+            image = m.kill(image, 3, 0.01, True, 3, 15)
         m.drain(image)
     finally:
         m.end()

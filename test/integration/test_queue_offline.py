@@ -228,7 +228,8 @@ class Case:
         theirs.close()
         try:
             poll(lambda: self.other not in self.queue.all(), "the other message to go")
-            subject = p.pid if who == "scheduler" else tools.children(p.pid)[0].pid
+            cleaner = tools.children(p.pid)[0].pid
+            subject = p.pid if who == "scheduler" else cleaner
             with stepper.Stepper(self.stepper, subject) as step:
                 if at is not None:
                     step.rule(at, "kill")
@@ -238,15 +239,22 @@ class Case:
                 there.close()
                 here.settimeout(tools.PATIENCE)
                 answer = here.recv(64)
-                end = time.monotonic() + 0.5  # what comes of it
+
+                def changes():
+                    return len([x for x in step.calls if x.name in CHANGING])
+                # What comes of it; when nobody is to be killed, all of it.
+                end, seen = time.monotonic() + 0.5, changes()
                 while time.monotonic() < end and step.gone is None:
                     time.sleep(0.02)
+                    if at is None and changes() > seen:
+                        end, seen = time.monotonic() + 0.5, changes()
                 if step.gone is None:
                     step.sync()
                 calls = list(step.calls)
         finally:
             p.kill()
             p.wait(tools.PATIENCE)
+            poll(lambda: not faults.alive(cleaner), "the cleaner's end")
             for x in (mine, here):
                 x.close()
             nursery.close()

@@ -177,7 +177,8 @@ def test_silent_server(silence):
     assert 2 <= len(double.requests) <= 6
     assert len({r.raw for r in double.requests}) == 1
     waits = [b.time - a.time for a, b in zip(double.requests, double.requests[1:])]
-    assert 1.7 < waits[0] < 2.3 and (len(waits) < 2 or 1.6 * waits[0] < waits[1] < 2.5 * waits[0])
+    # Two seconds, then four, each a tenth more or less, and later when the machine is busy.
+    assert 1.7 < waits[0] < 3 and (len(waits) < 2 or 3.2 < waits[1] < 6)
 
 
 def test_closed_port(make_server):

@@ -156,16 +156,19 @@ def test_one_connection(box, ca, double):
 
     d = double(answer)
     server = box(double_line(d, ca, before="10 0"))
-    results = []
+    results, ready = [], threading.Barrier(50)
 
     def one(user, expect):
-        results.append(login(server, user, expect=expect)["result"])
+        with server.session("submissions", login=None) as c:
+            ready.wait(120)  # sessions take longer than an answer may
+            c.auth_plain(user, radius.PASSWORD[user], expect)
+            results.append(server.wait_log("auth", client=c.source, user=user)["result"])
 
     threads = [threading.Thread(target=one, args=(("alice", 235) if i % 2 else ("carol", 535))) for i in range(50)]
     for t in threads:
         t.start()
     for t in threads:
-        t.join(60)
+        t.join(180)
     assert sorted(results) == ["accept"] * 25 + ["reject"] * 25
     assert len(d.connections) == 1 and len({r.id for r in d.logins()}) == 50
     for r in d.logins():
@@ -339,10 +342,10 @@ def test_reexec(box, daemon):
     """Main starts itself over after a crash: sessions that were there before reach the new keeper."""
     server = box(daemon.verified())
     with server.session("submissions", login=None) as old:
-        mine = set(server.pairs())
+        mine = {server.pair()}
         with server.session("submissions", login=None):
             server.crash_expected = True
-            (other,) = set(server.pairs()) - mine
+            (other,) = poll(lambda: set(server.pairs()) - mine, "the other session")
             os.kill(other[1], CRASH)
             server.wait_log("reexec")
         old.auth_plain("alice", radius.PASSWORD["alice"])
@@ -361,15 +364,15 @@ def test_who_it_is(box, daemon):
     assert status["Uid"].split() == [str(harness.USERS["qmailq"])] * 4 and status["Gid"].split() == [str(harness.GROUPS["qmail"])] * 4
     assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1" and status["CapEff"] == "0" * 16 and not status.get("Groups", "").split()
     assert not os.listdir("/proc/%d/root" % pid)
-    kinds = sorted(os.readlink("/proc/%d/fd/%s" % (pid, fd)).split(":")[0] for fd in os.listdir("/proc/%d/fd" % pid) if int(fd) > 2)
+    kinds = sorted(what.split(":")[0] for fd, what in tools.descriptors(pid).items() if fd > 2)
     assert kinds == ["/memfd", "socket", "socket"]
     # Nobody else has the key, or the keeper's end of the way.
-    ends = {os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)}
+    ends = set(tools.descriptors(pid).values())
     with server.session("submissions", login=None) as c:
         c.cmd("NOOP", 250)
         for p in tools.children(server.pid):
             if p.pid != pid:
-                theirs = {os.readlink("/proc/%d/fd/%s" % (p.pid, fd)) for fd in os.listdir("/proc/%d/fd" % p.pid)}
+                theirs = set(tools.descriptors(p.pid).values())
                 assert not {e for e in ends & theirs if e.startswith("socket")}, p
     server.stop()
 

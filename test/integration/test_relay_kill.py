@@ -81,10 +81,12 @@ class Case:
             s.wait_exit(111)
         else:
             s.process.wait(tools.PATIENCE)
+            s.kill()  # the cleaner ends by itself
         return calls
 
     def run_failing(self, who, at, error, name):
         """Run with an error at that call until nothing more happens, and end it as one ends it."""
+        before = [x for x in self.runs[-1].log("queue") if "in place" in x["msg"]] if self.runs else []
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock, wait=True)
         self.runs.append(s)
         poll(lambda: tools.read("/proc/%d/stat" % s.pid).rsplit(b")", 1)[1].split()[0] == b"T", "the stop")
@@ -93,12 +95,15 @@ class Case:
             step.rule(at, "fail", error, to=at + 2, name=name)
             step.say("arm")
             s.signal(signal.SIGCONT)
+            # TERM is for one that has begun; the error may have kept it from that.
+            poll(lambda: s.process.poll() is not None or [x for x in s.log("queue") if "in place" in x["msg"]][len(before):], "the start")
             size = -1
             while not self.queue.empty() and size != os.stat(s.log_path).st_size:
                 size = os.stat(s.log_path).st_size
                 time.sleep(0.3)
         s.signal(signal.SIGTERM)
         assert s.process.wait(tools.PATIENCE) in (0, 111)
+        s.kill()
 
     def finish(self):
         """A second run, without faults; debris is as old as if a day and a half had gone by."""
@@ -120,7 +125,8 @@ class Case:
                 with contextlib.suppress(FileNotFoundError):  # what is removed in this moment is no debris
                     os.utime(self.queue.name("mess", n), (old, old))
         for name in os.listdir(self.queue.path("pid")):
-            os.utime(self.queue.path("pid/" + name), (old, old))
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.queue.path("pid/" + name), (old, old))
         s.pass_(76500)
         # An envelope without its message is what only a crash of a stock injector leaves; ours removes it first.
         s.drained()

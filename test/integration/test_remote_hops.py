@@ -327,6 +327,7 @@ def fifty(binary):
     with Peer() as p, Remote(binary, {"smtproutes": remote.route(p)}) as r:
         flags = [r.deliver().done.reuse for _ in range(51)]
         assert flags == [1] * 49 + [0, 1]
+        tools.poll(lambda: p.talks[0].end, "the goodbye of the first one")
         assert len(p.talks) == 2 and p.talks[0].end == "quit" and len(p.talks[0].messages) == 50
 
 
@@ -346,6 +347,7 @@ def other_destination(binary):
     """The scheduler would not do that; but a message must not go where the connection happens to lead."""
     with Peer() as a, Peer() as b, Remote(binary, {"smtproutes": remote.route(a, domain="a.example") + remote.route(b, domain="b.example")}) as r:
         assert r.deliver(route=0, domain="a.example").classes == "K" and r.deliver(route=1, domain="b.example").classes == "K"
+        tools.poll(lambda: a.talk.end, "the goodbye of the first one")
         assert a.talk.end == "quit" and len(b.talk.messages) == 1
 
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import faults
 import harness
 import smtpc
 import tools
@@ -185,9 +186,8 @@ def test_many_reloads(make_server):
         server.kill(signal.SIGHUP)
         with server.session("smtp") as c:
             c.mail(rcpts=["you@local.example"])
-    time.sleep(0.2)
     if fds is not None:
-        assert len(os.listdir("/proc/%d/fd" % server.pid)) <= fds + 1
+        poll(lambda: len(os.listdir("/proc/%d/fd" % server.pid)) <= fds + 1, "no more descriptors than before")
     server.take()
 
 
@@ -207,7 +207,8 @@ def test_drain(make_server):
     rest = c.rest()
     assert rest == b"" or rest.startswith(b"421 4.3.2")
     server.wait_exit(0)
-    assert not server.left() and server.log("stop")
+    poll(lambda: not server.left(), "all processes to be gone")
+    assert server.log("stop")
     assert len(server.take()) == 1
 
 
@@ -228,7 +229,7 @@ def test_signals_that_end(make_server, sig):
     server = make_server(listen=PLAIN)
     server.kill(sig)
     server.wait_exit(0)
-    assert not server.left()
+    poll(lambda: not server.left(), "all processes to be gone")
 
 
 def test_children_die_with_main(make_server):
@@ -283,11 +284,13 @@ def test_crashes_do_not_pile_up(make_server):
     """Twenty crashes: re-execution is limited in rate, service is not."""
     server = make_server(listen=PLAIN)
     server.crash_expected = True
+    begin = time.monotonic()
     for _ in range(20):
         c = server.session("smtp")
         os.kill(server.pair()[1], CRASH)
         c.rest()
-    assert 1 <= len(server.log("reexec")) <= 3
+    # One in ten seconds, and one more for where they begin.
+    assert 1 <= len(server.log("reexec")) <= 2 + (time.monotonic() - begin) / 10
     with server.session("smtp") as c:
         c.mail(rcpts=["you@local.example"])
     server.take()
@@ -433,7 +436,7 @@ def test_detached(make_server, how):
             c.quit()
     finally:
         os.kill(pid, signal.SIGTERM)
-        poll(lambda: not os.path.exists("/proc/%d" % pid) or tools.status_of(pid)["State"].startswith("Z"), "its end")
+        poll(lambda: not faults.alive(pid), "its end")
     poll(lambda: not os.path.exists(pidfile), "the pid file to go", 5)
     server.take()
 

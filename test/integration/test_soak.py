@@ -60,7 +60,7 @@ def run(houses, work):
     for h in houses:
         h.read_log()
         assert h.crashes == 0, h.server.tail()
-        assert abuse.descriptors(h.server.pid) == before[h.name]
+        tools.poll(lambda h=h: abuse.descriptors(h.server.pid) == before[h.name], "as many descriptors as before")
         h.server.assert_nothing()
     records = []
     for _, path in clients:

@@ -54,6 +54,13 @@ class Line:
         self.fd = "".join(re.findall(r"^\d+<([^>]*)>", self.args)[:1])
 
 
+def whole(server, scratch):
+    """The trace of a server that has ended: strace, which nobody waits for, writes main's end last."""
+    path = os.path.join(scratch, "trace")
+    poll(lambda: re.search(rb"^%d +\+\+\+ exited" % server.pid, tools.read(path), re.M), "the end of the trace")
+    return tools.read(path).decode("utf-8", "replace")
+
+
 @pytest.fixture
 def traced(make_server, scratch):
     server = make_server(**strace(scratch, "-e", "trace=" + CALLS))
@@ -63,8 +70,7 @@ def traced(make_server, scratch):
     m = server.message(r)
     server.take()
     server.stop()
-    text = poll(lambda: b"+++ exited" in tools.read(os.path.join(scratch, "trace")) and
-                tools.read(os.path.join(scratch, "trace")), "the trace").decode("utf-8", "replace")
+    text = whole(server, scratch)
     lines = [Line(x) for x in text.splitlines()]
     warden = str(m.envelope.pid)
     out = [x for x in lines if x.pid == warden and x.call]
@@ -130,7 +136,7 @@ def test_qmail_28_trigger_octet(make_server, scratch):
     server.take()
     server.stop()
     os.close(reader)
-    text = tools.read(os.path.join(scratch, "trace")).decode("utf-8", "replace")
+    text = whole(server, scratch)
     lines = [x for x in map(Line, text.splitlines()) if x.pid == str(m.envelope.pid) and x.call]
     at = index(lines, "trigger", lambda x: x.call.startswith("open") and x.path == "lock/trigger")
     after = [x for x in lines[at + 1:] if x.call != "fcntl"]  # fcntl: close-on-exec, set by libc
@@ -160,7 +166,7 @@ def test_flushes_by_file_system(make_ram_server, scratch, apart):
                 c.mail()
         server.take()
         server.stop()
-        lines = [x for x in map(Line, tools.read(os.path.join(scratch, "trace")).decode("utf-8", "replace").splitlines()) if x.call]
+        lines = [x for x in map(Line, whole(server, scratch).splitlines()) if x.call]
         flushes = [x for x in lines if "/mess/" in x.fd + x.path or "/intd/" in x.fd + x.path or "/todo" in x.fd + x.path]
         assert len(flushes) == {None: 1, "info": 4, "todo": 3}[apart], flushes
     finally:

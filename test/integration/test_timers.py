@@ -4,7 +4,6 @@
 import os
 import signal
 import socket
-import threading
 import time
 
 import pytest
@@ -188,20 +187,26 @@ def test_strangers_take_turns(quick):
             code = c.auth_plain(user, password, None).code
             return code, time.monotonic() - begin
 
-    # Three at once: turns after 0, 1 and 2 seconds. Then the owner's, where she is new: too long.
-    strangers = [threading.Thread(target=seconds, args=("127.69.%d.1" % n, "alice", "guess")) for n in range(3)]
-    for t in strangers:
-        t.start()
-        time.sleep(0.05)
-    code, took = seconds(hotel)
-    assert code == 454 and took < 0.9
+    # Three at once: turns after 0, 1 and 2 seconds. Then the owner's, where she is new: too long. All sessions are there before, since
+    # that takes its time.
+    poll(server.idle, "the end of all sessions")
+    strangers = [server.session("submissions", login=None, source="127.69.%d.1" % n) for n in range(3)]
+    owner = server.session("submissions", login=None, source=hotel)
+    for c in strangers:
+        c.send("AUTH PLAIN " + smtpc.b64("\0alice\0guess") + "\r\n")
+        time.sleep(0.1)
+    begin = time.monotonic()
+    owner.auth_plain("alice", "wonder land", 454)
+    assert time.monotonic() - begin < 0.9
+    owner.close()
     for source in (home, other_home):
         code, took = seconds(source)
         assert code == 235 and took < 0.9
     code, took = seconds(hotel, "carol", "carol-pw")
     assert code == 235 and took < 0.9
-    for t in strangers:
-        t.join()
+    for c in strangers:
+        c.reply(535)
+        c.close()
     event = server.log("auth", client=hotel, user="alice")[0]
     assert event["result"] == "later" and "strangers guess at this account" in event["reason"]
     # When there are fewer, she waits for her turn, and then is at home there, too.
@@ -236,7 +241,7 @@ def test_radius_deadline(quick, make_double):
     with server.session("submissions", login=None) as c:
         begin = time.monotonic()
         c.auth_plain("alice", "x", 454)
-        assert 1 < time.monotonic() - begin < QUICK["RADIUS_DEADLINE"] + 0.5
+        assert 1 < time.monotonic() - begin < QUICK["RADIUS_DEADLINE"] + 1.5
 
 
 def test_dead_time_ends(quick, make_double):

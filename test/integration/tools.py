@@ -3,6 +3,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import os
 import random
@@ -251,6 +252,15 @@ def processes():
 
 def children(pid):
     return [p for p in processes() if p.ppid == pid and p.state != "Z"]
+
+
+def descriptors(pid):
+    """{number: what it is}; without what it closes meanwhile."""
+    out = {}
+    for n in os.listdir("/proc/%d/fd" % pid):
+        with contextlib.suppress(FileNotFoundError):
+            out[int(n)] = os.readlink("/proc/%d/fd/%s" % (pid, n))
+    return out
 
 
 def status_of(pid):

@@ -65,5 +65,5 @@ class Variant:
 
     def path(self):
         """The binary, once it is there."""
-        assert self.process.wait(300) == 0, tools.read(self.log).decode("utf-8", "replace")
+        assert self.process.wait(900) == 0, tools.read(self.log).decode("utf-8", "replace")
         return self.binary

@@ -63,6 +63,7 @@ class Load:
         self.port, self.seed, self.pause, self.small, self.limit = port, seed, pause, small, limit
         self.sent, self.refused, self.count, self.also = {}, [], 0, also
         self.lock, self.over = threading.Lock(), False
+        self.full = False  # there is no room on the disk, which is said and is no fault; then all is over
         self.threads = [threading.Thread(target=self._client, args=(random.Random("%d/%d" % (seed, n)),), daemon=True) for n in range(sessions)]
         for t in self.threads:
             t.start()
@@ -99,7 +100,8 @@ class Load:
         c.send("MAIL FROM:<%s>\r\n" % m.sender + "".join("RCPT TO:<%s>\r\n" % r for r in m.rcpts) + "DATA\r\n")
         replies = [c.reply() for _ in range(len(m.rcpts) + 2)]
         if [r.code for r in replies] != [250] * (len(m.rcpts) + 1) + [354]:
-            self.refused.append(replies)
+            if not any(map(self._no_room, replies)):
+                self.refused.append(replies)
             raise smtpc.Closed
         c.send(wire + b".\r\n")
         r = c.reply()
@@ -107,8 +109,14 @@ class Load:
         if r == 250:
             m.qid = smtpc.queue_id(r)[0]
             m.ack = now
-        else:
+        elif not self._no_room(r):
             self.refused.append(r)
+
+    def _no_room(self, reply):
+        if reply.code != 452 or reply.enhanced != "4.3.1":
+            return False
+        self.full = self.over = True
+        return True
 
     def acked(self):
         return [m for m in list(self.sent.values()) if m.ack]

@@ -119,7 +119,7 @@ class Machine:
         guest.initramfs(self.initrd, self.kernel, binary or tools.BINARY, self.fs.kind, self.kind, self.hop and self.hop.port)
         self.judged = os.path.join(work, "judged.img")
         self.sent, self.tally, self.lives, self.judge = {}, Tally(), 0, None
-        self.running, self.mended = None, False
+        self.running, self.mended, self.full = None, False, False
         self.flushes = self.writes = self.acks = 0
 
     def blank(self):
@@ -143,15 +143,18 @@ class Machine:
             media.end()
         raise AssertionError("no guest came up")
 
-    def life(self, image, sessions, pause, small, seconds, limit=1 << 30, drain=False, measure=True):
-        """Boot, load, kill; `measure`: ask for the flushes just before. Returns the disk's log and the load."""
+    def life(self, image, sessions, pause, small, seconds, limit=1 << 30, drain=False, measure=True, least=0):
+        """
+        Boot, load, kill; `measure`: ask for the flushes just before. `least`: as many messages are acknowledged before, however slow the machine is.
+        Returns the disk's log and the load.
+        """
         self.start_judge()
         server, media = self.boot(image)
         self.lives += 1
         begin, flushes = time.monotonic_ns(), server.flushes()
         work = load.Load(server.port, self.lives, sessions, pause, small or self.small, limit, self.hop.sent if self.hop else None)
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not work.over:
+        while time.monotonic() < (end + 60 if len(work.acked()) < least else end) and not work.over:
             time.sleep(0.02)
             server.listen()
             if drain:
@@ -170,6 +173,7 @@ class Machine:
         if measure:
             self.writes += log.count(disk.WRITE, begin, last)
         self.sent.update(work.sent)
+        self.full = work.full
         return log, work
 
     def drop_one(self, server, work):
@@ -275,9 +279,9 @@ class Machine:
         for p, mode in self.points(log, work, count):
             self.look("seed %d life %d cut %d %s" % (self.seed, self.lives, p, mode), log.cut(p, mode, self.rng, self.fs.unit), log.time(p))
 
-    def kill(self, image, sessions, pause, small, longest):
+    def kill(self, image, sessions, pause, small, longest, least=0):
         """One life, ended at a random moment; returns the disk of the next one."""
-        log, _ = self.life(image, sessions, pause, small, self.rng.uniform(0.2, longest), drain=True, measure=False)
+        log, _ = self.life(image, sessions, pause, small, self.rng.uniform(0.2, longest), drain=True, measure=False, least=least)
         mode = self.rng.choice(disk.MODES)
         when = log.time(len(log.events))
         left = log.cut(len(log.events), mode, self.rng, self.fs.unit)
@@ -326,6 +330,10 @@ def campaign(args, name, kind, cuts, kills, work):
                 image = m.blank()
                 m.sent.clear()
             image = m.kill(image, m.rng.choice((1, 3, 10)), m.rng.choice((0, 0.02)), args.small, args.seconds)
+            if m.full and not m.hop:  # more came than was taken away: on a disk with room
+                print("  the disk is full after %d kills" % (i + 1), flush=True)
+                image = m.blank()
+                m.sent.clear()
             if i % 10 == 9:
                 print("  %d kills, %d bad" % (i + 1, len(m.tally.bad())), flush=True)
         if m.hop:

@@ -281,7 +281,8 @@ test_outcomes(void **state)
 		start(t[i].program, NULL);
 		rc.server[0].unsigned_ok = t[i].unsigned_ok;
 		if (t[i].result == RADIUS_LATER) {
-			rc.server[0].timeout = 1;
+			/* A tenth of that in truth: the server's thread may be late to say what is no answer. */
+			rc.server[0].timeout = t[i].dropped > 0 ? 5 : 1;
 		}
 		a = ask();
 		stop();
@@ -297,7 +298,7 @@ test_outcomes(void **state)
 		if (t[i].result == RADIUS_LATER) {
 			assert_has(logged, "server=radius.test:");
 			assert_in_range(a.ms, 900,
-			    RADIUS_DEADLINE * 1000); /* the one second that was configured, and a tenth of jitter */
+			    RADIUS_DEADLINE * 1000); /* what was configured, at least one second, and a tenth of jitter */
 		}
 	}
 }
