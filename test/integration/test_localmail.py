@@ -251,6 +251,7 @@ class Case:
             if at is not None:
                 step.rule(at, "kill")
             step.say("arm")
+            assert step.sync()  # it has read that before the process goes on
             s.signal(signal.SIGCONT)
             poll(lambda: step.gone is not None or self.done(), "the end")
             time.sleep(0.2)

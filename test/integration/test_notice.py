@@ -314,6 +314,7 @@ class Case:
             if at is not None:
                 step.rule(at, "fail" if error else "kill", *([error] if error else []), **({"to": at + 2, "name": name} if error else {}))
             step.say("arm")
+            assert step.sync()  # it has read that before the process goes on
             s.signal(signal.SIGCONT)
             end = time.monotonic() + (tools.PATIENCE if at is None else 1.5)
             while step.gone is None and time.monotonic() < end and not (at is None and notices(self) and self.quiet()):

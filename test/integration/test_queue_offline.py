@@ -209,6 +209,7 @@ class Case:
                 if at is not None:
                     step.rule(at, "kill")
                 step.say("arm")
+                assert step.sync()  # it has read that before the process goes on
                 os.kill(p.pid, signal.SIGCONT)
                 out = p.stdout.read().decode()
                 p.wait(tools.PATIENCE)

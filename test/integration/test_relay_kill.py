@@ -67,6 +67,7 @@ class Case:
             if at is not None:
                 step.rule(at, "kill")
             step.say("arm")
+            assert step.sync()  # it has read that before the process goes on
             s.signal(signal.SIGCONT)
             if at is not None:
                 poll(lambda: step.gone is not None or self.queue.empty(), "the kill")
@@ -94,6 +95,7 @@ class Case:
             # By name: the count differs a little from run to run, and not every call can fail.
             step.rule(at, "fail", error, to=at + 2, name=name)
             step.say("arm")
+            assert step.sync()  # it has read that before the process goes on
             s.signal(signal.SIGCONT)
             # TERM is for one that has begun; the error may have kept it from that.
             poll(lambda: s.process.poll() is not None or [x for x in s.log("queue") if "in place" in x["msg"]][len(before):], "the start")
