@@ -125,8 +125,10 @@ run_lane() {
 network='ip link set lo up && exec "$@"'
 
 side_by_side() {
-	for name in release root nobody; do
-		setsid unshare --net sh -c "$network" sh "$0" lane "$name" "$logs" < /dev/null &
+	setsid test/run.sh lane release "$logs" < /dev/null & # it fetches packages
+	lanes=$!
+	for name in root nobody; do
+		setsid unshare --net sh -c "$network" test/run.sh lane "$name" "$logs" < /dev/null &
 		lanes="$lanes $!"
 	done
 	# shellcheck disable=SC2086 # a list of numbers
