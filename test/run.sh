@@ -128,7 +128,7 @@ side_by_side() {
 	setsid test/run.sh lane release "$logs" < /dev/null & # it fetches packages
 	lanes=$!
 	for name in root nobody; do
-		setsid unshare --net sh -c "$network" test/run.sh lane "$name" "$logs" < /dev/null &
+		setsid unshare --net sh -c "$network" sh test/run.sh lane "$name" "$logs" < /dev/null &
 		lanes="$lanes $!"
 	done
 	# shellcheck disable=SC2086 # a list of numbers

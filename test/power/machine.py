@@ -326,9 +326,6 @@ def campaign(args, name, kind, cuts, kills, work):
             m.sent.clear()
         image = m.blank()
         for i in range(kills):
-            if kind == "maildir" and i % 3 == 0:  # nobody takes mail out of it, and the disk is small
-                image = m.blank()
-                m.sent.clear()
             image = m.kill(image, m.rng.choice((1, 3, 10)), m.rng.choice((0, 0.02)), args.small, args.seconds)
             if m.full and not m.hop:  # more came than was taken away: on a disk with room
                 print("  the disk is full after %d kills" % (i + 1), flush=True)

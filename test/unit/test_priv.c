@@ -96,6 +96,7 @@ test_long_lines(void **state)
 	write_lines(text, strlen(text));
 	assert_int_equal(id_of("evil"), -1);
 	assert_int_equal(id_of("next"), 9);
+	unlink(path);
 }
 
 int
