@@ -253,12 +253,12 @@ pass_drop(struct relay *r)
 	for (unsigned i = 0; i < r->remotes; i++) {
 		struct remote *t = &r->remote[i];
 
-		for (unsigned k = 0; t->pass != NULL && k < t->rcpts; k++) {
+		for (unsigned k = 0; t->pass != NULL && !t->over && k < t->rcpts; k++) {
 			if (t->outcome[k].klass == 0) {
 				keep_text(&t->outcome[k], CUT); /* its end may have been sent: it may arrive twice */
 				t->outcome[k].klass = 'Z';
-				log_deliver(r, t->pass, &t->outcome[k], NULL, r->mono - t->since);
 			}
+			log_deliver(r, t->pass, &t->outcome[k], NULL, r->mono - t->since);
 		}
 		if (t->sock != -1) {
 			pass_hang_up(t);

@@ -106,6 +106,30 @@ def test_term(rig):
     s.stop()
 
 
+def test_term_half_said(rig):
+    """Time is up in the middle of a delivery: whose fate was known is marked and has his line in the log, as the one who is cut off."""
+    r = rig(act=None)
+    n = r.queue.todo(rcpts=["%s@b.example" % x for x in ("k", "d", "cut")])
+    s = r.start()
+    job = r.nursery.wait()[0]
+    job.report(0)
+    job.report(1, "D", 550, "Nobody here by this name.\n")
+    poll(lambda: r.queue.records("remote", n)[0] == "Dk@b.example", "the mark")
+    s.signal(signal.SIGTERM)
+    poll(lambda: [x for x in s.log("queue") if "ending, or starting over" in x["msg"]], "being told")
+    s.clock.pass_(21)
+    s.signal(signal.SIGALRM)
+    s.wait_exit()
+    assert [(x["to"], x["result"]) for x in s.log("deliver")] == [("k@b.example", "ok"), ("d@b.example", "fail"), ("cut@b.example", "defer")]
+    assert r.queue.records("remote", n) == ["Dk@b.example", "Dd@b.example", "Tcut@b.example"]
+    assert b"<d@b.example>" in tools.read(r.queue.name("bounce", n))
+    r.nursery.act = Job.ok
+    s = r.start()
+    s.drained()
+    assert [j.rcpts for j in r.jobs_for(n)][1:] == [["cut@b.example"]]
+    s.stop()
+
+
 def test_helpers_lost(rig):
     """
     Without nursery or cleaner it ends as after TERM, with 111; nothing is lost. As long as the cleaner is there, a message that ends meanwhile leaves
