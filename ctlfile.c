@@ -216,10 +216,8 @@ names_one(struct names *l, const char *name)
 	if (l->mem == NULL || l->v == NULL) {
 		return -1;
 	}
-	for (size_t i = 0; i < size; i++) {
-		l->mem[i] = (char)ascii_lower(name[i]);
-	}
-	l->v[0] = l->mem;
+	memcpy(l->mem, name, size);
+	l->v[0] = ascii_strlower(l->mem);
 	l->n = 1;
 	return 0;
 }

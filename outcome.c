@@ -253,7 +253,7 @@ pass_drop(struct relay *r)
 	for (unsigned i = 0; i < r->remotes; i++) {
 		struct remote *t = &r->remote[i];
 
-		for (unsigned k = 0; t->pass != NULL && !t->over && k < t->rcpts; k++) {
+		for (unsigned k = 0; t->pass != NULL && k < t->rcpts; k++) {
 			if (t->outcome[k].klass == 0) {
 				keep_text(&t->outcome[k], CUT); /* its end may have been sent: it may arrive twice */
 				t->outcome[k].klass = 'Z';

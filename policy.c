@@ -152,9 +152,7 @@ lower_domain(const char *addr, char *dst, size_t size)
 	if (at == NULL || at[1] == '\0' || str_copy(dst, size, at + 1) == -1) {
 		return -1;
 	}
-	for (char *p = dst; *p != '\0'; p++) {
-		*p = (char)ascii_lower(*p);
-	}
+	ascii_strlower(dst);
 	return 0;
 }
 
@@ -188,10 +186,7 @@ policy_badmailfrom(const struct config *c, const char *addr)
 	if (str_copy(lower, sizeof lower, addr) == -1) {
 		return 1;
 	}
-	for (char *p = lower; *p != '\0'; p++) {
-		*p = (char)ascii_lower(*p);
-	}
-	if (names_have(&c->badmailfrom, lower)) {
+	if (names_have(&c->badmailfrom, ascii_strlower(lower))) {
 		return 1;
 	}
 	at = strrchr(lower, '@');

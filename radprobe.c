@@ -101,14 +101,12 @@ hear(const struct house *h, unsigned i)
 static int64_t
 tend(const struct house *h, unsigned i, int64_t now)
 {
-	static const struct addr unknown;
 	const struct radius_server *r = &h->config->radius.server[i];
 	struct probe *b = &probes[i];
 	struct addr a;
 	int64_t dead_until;
 
 	share_lock(SHARE_RADIUS);
-	a = r->numeric ? r->addr : h->share->radius[i].addr;
 	dead_until = h->share->radius_generation == h->radius_generation ? h->share->radius[i].dead_until : 0;
 	share_unlock(SHARE_RADIUS);
 	if (b->fd != 0 && hear(h, i)) {
@@ -120,7 +118,8 @@ tend(const struct house *h, unsigned i, int64_t now)
 		stop(b, b->next);
 		radius_mark(h->share, h->radius_generation, i, b->sent, 0); /* for one more term */
 	}
-	if (b->fd == 0 && dead_until > now && now >= b->next && memcmp(&a, &unknown, sizeof a) != 0) {
+	if (b->fd == 0 && dead_until > now && now >= b->next &&
+	    radius_address(&h->config->radius, h->share, h->radius_generation, i, &a) == 0) {
 		start(h, i, &a, now);
 	}
 	return b->fd != 0 ? b->sent + r->timeout * INT64_C(1000) : now + LOOK_MS;

@@ -188,21 +188,6 @@ link_down(unsigned i, enum radius_trouble trouble, int error)
 	}
 }
 
-static struct addr
-address_of(unsigned i)
-{
-	const struct radius_server *r = &me.conf->server[i];
-	struct addr a;
-
-	if (r->numeric) {
-		return r->addr;
-	}
-	share_lock(SHARE_RADIUS);
-	a = me.h->share->radius[i].addr;
-	share_unlock(SHARE_RADIUS);
-	return a;
-}
-
 static void
 set_key(struct link *k)
 {
@@ -221,18 +206,17 @@ set_key(struct link *k)
 static void
 link_connect(unsigned i, int64_t now)
 {
-	static const struct addr unknown;
-	const struct radius_server *r = &me.conf->server[i];
 	struct link *k = &me.link[i];
-	struct addr a = address_of(i);
 	struct sockaddr_storage ss;
-	socklen_t len = addr_to_sockaddr(&a, r->port, &ss);
+	struct addr a;
+	socklen_t len;
 	int one = 1;
 
-	if (memcmp(&a, &unknown, sizeof a) == 0) {
+	if (radius_address(me.conf, me.h->share, me.h->radius_generation, i, &a) == -1) {
 		link_down(i, RADIUS_NO_ADDRESS, 0);
 		return;
 	}
+	len = addr_to_sockaddr(&a, me.conf->server[i].port, &ss);
 	k->fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (k->fd == -1 || (connect(k->fd, (const struct sockaddr *)&ss, len) == -1 && errno != EINPROGRESS)) {
 		link_down(i, RADIUS_NETWORK, errno);

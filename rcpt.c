@@ -22,10 +22,7 @@ pass_where(struct relay *r, const char *addr, unsigned *dest, char domain[256])
 	if (strlen(addr) > DELIVER_ADDR_MAX || str_copy(domain, 256, at + 1) == -1) {
 		return "The address is too long. (#5.1.3)\n";
 	}
-	for (char *p = domain; *p != '\0'; p++) {
-		*p = (char)ascii_lower(*p);
-	}
-	route = relay_route_find(r->conf, domain);
+	route = relay_route_find(r->conf, ascii_strlower(domain));
 	if (route >= 0 && r->conf->route[route].hops > 0) {
 		*dest = dest_find(r->sched, (uint32_t)route, "", r->mono);
 	} else {

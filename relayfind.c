@@ -68,10 +68,8 @@ relay_virtual_find(const struct relay_conf *r, const char *addr)
 	/* Nothing of that length is a key, but its domain may be one. */
 	addr += len < sizeof low ? 0 : len + 1 - sizeof low;
 	len = strlen(addr);
-	for (size_t i = 0; i <= len; i++) {
-		low[i] = (char)ascii_lower(addr[i]);
-	}
-	at = strrchr(low, '@');
+	memcpy(low, addr, len + 1);
+	at = strrchr(ascii_strlower(low), '@');
 	for (char *p = low;;) {
 		const char *v = names_find(&r->virtuals, p);
 

@@ -169,10 +169,7 @@ rewrite(const struct relay_conf *c, struct buf *b)
 		if (at == NULL || str_copy(lower, sizeof lower, at + 1) == -1) {
 			return REMOTE; /* too long to be anybody's name: it fails there, with a word on it */
 		}
-		for (char *p = lower; *p != '\0'; p++) {
-			*p = (char)ascii_lower(*p);
-		}
-		percent = names_have(&c->percenthack, lower) ? memrchr(b->p, '%', (size_t)(at - b->p)) : NULL;
+		percent = names_have(&c->percenthack, ascii_strlower(lower)) ? memrchr(b->p, '%', (size_t)(at - b->p)) : NULL;
 		if (percent == NULL) {
 			break;
 		}
