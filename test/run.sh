@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Every test, each with its output; fails if any of them does. "make test" installs what it needs and calls this; "make
 # test-long" sets MAILSTILE_LONG for the long forms of some. As root each integration run is repeated as nobody, in a copy
-# of the tree that nobody may only read; and since these runs mostly wait, they go in lanes beside each other then, each
-# in a network of its own, so that ports and addresses are its own, too.
+# of the tree that nobody may only read; and since these runs mostly wait, they go in lanes beside each other then.
+# Root's and nobody's have a network of their own each, so that no port or address is another's.
 #
 # run.sh lane NAME DIRECTORY is one of them, for ourselves.
 set -u

@@ -62,11 +62,6 @@ def own_memory(pid):
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Anonymous:")) or None
 
 
-def cpu_seconds(pid):
-    field = tools.read("/proc/%d/stat" % pid).decode().rsplit(")", 1)[1].split()
-    return (int(field[11]) + int(field[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def descriptors(pid):
     try:
         return len(os.listdir("/proc/%d/fd" % pid))
@@ -98,7 +93,7 @@ class Watch:
         self.house = {pid: own_memory(pid) for pid in (s.pid, *s.nurseries())}
         self.fds = descriptors(s.pid)
         self.mark, self.began = len(s.log()), time.monotonic()
-        self.used = cpu_seconds(s.pid)
+        self.used = tools.cpu_seconds(s.pid)
         for t in self.threads:
             t.start()
         return self
@@ -145,7 +140,7 @@ class Watch:
             len(self.faults), len(self.faults) + len(self.seconds), self.faults[:3])
         median = statistics.median(self.seconds)
         assert median < SERVED, "customers waited %.1f s, up to %.1f s" % (median, max(self.seconds))
-        used = cpu_seconds(s.pid) - self.used
+        used = tools.cpu_seconds(s.pid) - self.used
         assert used < self.cpu, "main used %.2f s" % used
         for pid, before in self.house.items():
             after = own_memory(pid)

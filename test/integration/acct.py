@@ -3,7 +3,6 @@
 
 import hashlib
 import os
-import re
 import socket
 import struct
 
@@ -94,14 +93,10 @@ class AcctRadius(radius.Daemon):
 
     def records(self, status=None, **want):
         """What it was told, oldest first, as {attribute: value}."""
-        path = os.path.join(self.dir, "seen")
-        text = tools.read(path).decode("utf-8", "replace") if os.path.exists(path) else ""
         out = []
-        for record in text.split("\n\n")[:-1]:  # behind the last empty line is one that is being written
+        for record in radius.detail(os.path.join(self.dir, "seen")):
             pairs = {}
-            for line in record.splitlines()[1:]:
-                k, v = line.strip().split(" = ", 1)
-                v = re.sub(r"\\(.)", r"\1", v[1:-1]) if v[:1] == '"' else v
+            for k, v in record:
                 pairs[k] = pairs[k] + "|" + v if k in pairs else v
             if pairs and status in (None, pairs["Acct-Status-Type"]) and all(pairs.get(k.replace("_", "-")) == v for k, v in want.items()):
                 out.append(pairs)

@@ -139,15 +139,13 @@ class Queue:
     def all(self):
         """
         {number: parts} of everything there is. Directories are read one after the other, and what moves meanwhile, as from bounce/ to todo/, may be in
-        none of them: so all are read until nothing has moved.
+        none of them.
         """
-        before = self._listed()
-        for _ in range(100):
-            now = self._listed()
-            if now == before:
-                break
-            before = now
-        return before
+        return tools.steady(self._listed)
+
+    def underway(self):
+        """The same without debris: what a kill has left half made is no message, and lies there until it is swept."""
+        return {n: parts for n, parts in self.all().items() if not parts <= {"mess", "intd"}}
 
     def empty(self):
         return not self.all() and not os.listdir(self.path("pid"))
@@ -398,6 +396,8 @@ class Scheduler:
                 [*wrap, binary, queue.home, str(nursery.theirs.fileno())] + ([clock.path] if clock else []),
                 pass_fds=[nursery.theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True)
         self.pid, self.over = self.process.pid, False
+        if wait:
+            tools.wait_stopped(self.pid)
 
     def log(self, ev=None, **want):
         """[{key: value}] of the log's lines, those of event `ev` with these values."""
@@ -411,6 +411,10 @@ class Scheduler:
             if (ev is None or pairs["ev"] == ev) and all(pairs.get(k) == str(v) for k, v in want.items()):
                 out.append(pairs)
         return out
+
+    def begun(self):
+        """How often one has begun on this queue."""
+        return len([x for x in self.log("queue") if "in place" in x["msg"]])
 
     def wait_log(self, ev, count=1, **want):
         return poll(lambda: len(self.log(ev, **want)) >= count and self.log(ev, **want),
@@ -463,11 +467,9 @@ class Rig:
         return s
 
     def start_and_wait(self):
-        def begun():
-            return len([x for x in self.runs[-1].log("queue") if "in place" in x["msg"]])
-        before = begun() if self.runs else 0
+        before = self.runs[-1].begun() if self.runs else 0
         s = self.start()
-        poll(lambda: begun() > before, "the start")
+        poll(lambda: s.begun() > before, "the start")
         return s
 
     def jobs_for(self, n):
@@ -477,10 +479,6 @@ class Rig:
         for s in self.runs:
             s.kill()
         self.nursery.close()
-
-
-def cpu(pid):
-    return sum(map(int, tools.read("/proc/%d/stat" % pid).rsplit(b")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 # ---- Bounces ----------------------------------------------------------------------------------------------------------

@@ -133,18 +133,12 @@ class Spool:
             yield tag_of(body), [x.split(b" ", 1)[1].decode() for x in head.split(b"\n")[1:-1]], body
 
     def _look(self):
-        """The names in todo, intd, and (directory, name) in mess: read until nothing moves, since a warden may be tidying up."""
-        before = None
-        for _ in range(100):
-            now = self._names("todo"), self._names("intd"), [(k, n) for k in self._names("mess") for n in self._names("mess/" + k)]
-            if now == before:
-                break
-            before = now
-        return now
+        """The names in todo, intd, and (directory, name) in mess."""
+        return self._names("todo"), self._names("intd"), [(k, n) for k in self._names("mess") for n in self._names("mess/" + k)]
 
     def check_queue(self):
         """The states of the queue's table, in the directories we write."""
-        todo, intd, placed = self._look()
+        todo, intd, placed = tools.steady(self._look)  # a warden may be tidying up
         split, mess = len(self._names("mess")), set()
         for k, n in placed:
             assert str(int(n) % split) == k, "mess/%s/%s" % (k, n)

@@ -71,6 +71,17 @@ class Daemon:
         self.process.wait(20)
 
 
+def detail(path):
+    """The records of FreeRADIUS's file of that kind, each a list of (attribute, value), oldest first."""
+    try:
+        text = tools.read(path).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    records = text.split("\n\n")[:-1]  # behind the last empty line is one that is being written
+    pairs = [[line.strip().split(" = ", 1) for line in r.splitlines()[1:]] for r in records]
+    return [[(k, re.sub(r"\\(.)", r"\1", v[1:-1]) if v[:1] == '"' else v) for k, v in r] for r in pairs]
+
+
 class FreeRadius(Daemon):
     """FreeRADIUS in a directory of its own: `port` signs its replies, `unsigned` is a server older than 2024."""
 
@@ -90,14 +101,8 @@ class FreeRadius(Daemon):
 
     def requests(self, calling=None):
         """What arrived, as a list of {attribute: value}; only from one Calling-Station-Id if given."""
-        try:
-            text = tools.read(os.path.join(self.dir, "seen")).decode("utf-8", "replace")
-        except FileNotFoundError:
-            return []
         out = []
-        for record in text.split("\n\n")[:-1]:  # behind the last empty line is one that is being written
-            pairs = dict(line.strip().split(" = ", 1) for line in record.splitlines()[1:])
-            pairs = {k: re.sub(r"\\(.)", r"\1", v[1:-1]) if v[:1] == '"' else v for k, v in pairs.items()}
+        for pairs in map(dict, detail(os.path.join(self.dir, "seen"))):
             if pairs and calling in (None, pairs.get("Calling-Station-Id")):
                 out.append(pairs)
         return out

@@ -9,6 +9,7 @@ import errno
 import os
 import queue
 import re
+import signal
 import subprocess
 import threading
 
@@ -115,6 +116,12 @@ class Stepper:
         alive = self.wait("armed")
         self.calls, self.hits = [], []
         return alive
+
+    def release(self, pid):
+        """Count from here on, and have a process go on that waits for SIGCONT; not before it is known that it is to be counted."""
+        self.say("arm")
+        assert self.sync()
+        os.kill(pid, signal.SIGCONT)
 
     def sync(self):
         """Afterwards `calls` has all that had returned when this was called."""

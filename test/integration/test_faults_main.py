@@ -227,12 +227,6 @@ def knock(server, seconds):
         time.sleep(0.01)
 
 
-def cpu(pid):
-    """Seconds of processor that a process has used, with those of its children that it has buried."""
-    fields = tools.read("/proc/%d/stat" % pid).rsplit(b")", 1)[1].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
 LASTING = {"accept4": "EMFILE ENFILE ENOMEM ENOBUFS EPERM EIO", "ppoll": "ENOMEM EINVAL", "socketpair": "EMFILE ENOMEM", "fork": "EAGAIN",
            "clone": "ENOMEM", "sendmsg": "ENOBUFS", "recvmsg": "ENOMEM", "setsockopt": "ENOMEM", "wait4": "EINVAL", "getsockname": "ENOBUFS",
            "open": "EMFILE", "write": "EIO", "kill": "EPERM", "close": "EIO", "fcntl": "EMFILE", "madvise": "ENOMEM"}
@@ -285,12 +279,12 @@ def test_nurseries_cannot_start(make_ram_server):
     old = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (40, old[1]))
     kill(server.nurseries()[0])
-    before, begin = cpu(server.pid), time.monotonic()
+    before, begin = tools.cpu_seconds(server.pid, buried=True), time.monotonic()
     knock(server, 3)
     seconds = time.monotonic() - begin
     assert server.process.poll() is None and not server.pairs()
     server.wait_log("crash", msg="a process that sessions come from did not come up")
-    assert len(server.log()) / seconds < 60 and (cpu(server.pid) - before) / seconds < 0.3
+    assert len(server.log()) / seconds < 60 and (tools.cpu_seconds(server.pid, buried=True) - before) / seconds < 0.3
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, old)
     served_soon(server, {}, "with descriptors again")
     for m in server.take():

@@ -246,13 +246,10 @@ class Case:
     def run(self, who, at=None):
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock, wait=True)
         self.runs.append(s)
-        poll(lambda: tools.read("/proc/%d/stat" % s.pid).rsplit(b")", 1)[1].split()[0] == b"T", "the stop")
         with stepper.Stepper(self.stepper, s.pid, 1 if who == "cleaner" else 0) as step:
             if at is not None:
                 step.rule(at, "kill")
-            step.say("arm")
-            assert step.sync()  # it has read that before the process goes on
-            s.signal(signal.SIGCONT)
+            step.release(s.pid)
             poll(lambda: step.gone is not None or self.done(), "the end")
             time.sleep(0.2)
             if at is None:
@@ -269,15 +266,12 @@ class Case:
         for x in [] if "todo" in self.queue.parts(self.n) else self.queue.records("local", self.n):
             if x[0] == "D":
                 assert [m for m in mails(self.box) if b"\nDelivered-To: %s\n" % x[1:].encode() in m], x
-        before = len([x for x in self.runs[-1].log("queue") if "in place" in x["msg"]])
+        before = self.runs[-1].begun()
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock)
         self.runs.append(s)
-        poll(lambda: len([x for x in s.log("queue") if "in place" in x["msg"]]) > before, "the start")
+        poll(lambda: s.begun() > before, "the start")
         s.signal(signal.SIGALRM)
-
-        def over():  # what the kill left half made may lie there still
-            return {n: p for n, p in self.queue.all().items() if not p <= {"mess", "intd"}} == {self.n: {"mess", "info", "local"}}
-        poll(over, "the end, there is %r" % self.queue.all())
+        poll(lambda: self.queue.underway() == {self.n: {"mess", "info", "local"}}, "the end, there is %r" % self.queue.all())
         s.stop()
         assert self.queue.records("local", self.n) == ["Da@home.example", "Db@home.example", "Tq@other.example"]
         whose = [re.search(rb"^Delivered-To: (\S+)", m, re.M).group(1) for m in mails(self.box)]

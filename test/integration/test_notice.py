@@ -309,13 +309,10 @@ class Case:
     def run(self, who, at=None, error=None, name=None):
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock, wait=True)
         self.runs.append(s)
-        poll(lambda: tools.read("/proc/%d/stat" % s.pid).rsplit(b")", 1)[1].split()[0] == b"T", "the stop")
         with stepper.Stepper(self.stepper, s.pid, 1 if who == "cleaner" else 0) as step:
             if at is not None:
                 step.rule(at, "fail" if error else "kill", *([error] if error else []), **({"to": at + 2, "name": name} if error else {}))
-            step.say("arm")
-            assert step.sync()  # it has read that before the process goes on
-            s.signal(signal.SIGCONT)
+            step.release(s.pid)
             end = time.monotonic() + (tools.PATIENCE if at is None else 1.5)
             while step.gone is None and time.monotonic() < end and not (at is None and notices(self) and self.quiet()):
                 time.sleep(0.02)
@@ -328,11 +325,11 @@ class Case:
 
     def finish(self):
         """Without faults, at once and after another hour."""
-        before = 1 + len([x for x in self.runs[-1].log("queue") if "in place" in x["msg"]])
+        before = self.runs[-1].begun()
         tried = len(self.nursery.jobs)
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock)
         self.runs.append(s)
-        poll(lambda: len([x for x in s.log("queue") if "in place" in x["msg"]]) >= before, "the second start")
+        poll(lambda: s.begun() > before, "the second start")
         s.signal(signal.SIGALRM)
         poll(lambda: {self.late, self.early} <= {j.id for j in self.nursery.jobs[tried:]}, "the attempts")
         settle(s)
@@ -340,8 +337,7 @@ class Case:
         s.signal(signal.SIGALRM)
         poll(lambda: len([j for j in self.nursery.jobs if j.id == self.late]) >= 2, "another attempt")
         settle(s)
-        poll(lambda: {n for n, parts in self.queue.all().items() if not parts <= {"mess", "intd"}} <= {self.late, self.early},
-             "the end of all notices, there is %r" % self.queue.all())
+        poll(lambda: set(self.queue.underway()) <= {self.late, self.early}, "the end of all notices, there is %r" % self.queue.all())
         s.stop()
 
     def verdict(self):

@@ -204,13 +204,11 @@ class Case:
             tools.run("chown", "-R", "65534:65534", self.home)
             argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *argv]
         with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as p:
-            poll(lambda: tools.read("/proc/%d/stat" % p.pid).rsplit(b")", 1)[1].split()[0] == b"T", "the stop")
+            tools.wait_stopped(p.pid)
             with stepper.Stepper(self.stepper, p.pid, 1 if who == "cleaner" else 0) as step:
                 if at is not None:
                     step.rule(at, "kill")
-                step.say("arm")
-                assert step.sync()  # it has read that before the process goes on
-                os.kill(p.pid, signal.SIGCONT)
+                step.release(p.pid)
                 out = p.stdout.read().decode()
                 p.wait(tools.PATIENCE)
                 poll(lambda: step.gone is not None, "the end")
@@ -272,10 +270,9 @@ class Case:
         nursery = Nursery()
         s = Scheduler(self.scheduler, self.queue, nursery)
         try:
-            poll(lambda: [x for x in s.log("queue") if "in place" in x["msg"]], "the start")
+            poll(s.begun, "the start")
             s.signal(signal.SIGALRM)
-            poll(lambda: not {d for n, d in self.queue.all().items() for d in d} - {"mess", "intd"} or (
-                held and {n for n, d in self.queue.all().items() if d - {"mess", "intd"}} == {self.n}), "the end of all that is not held")
+            poll(lambda: set(self.queue.underway()) in ([set(), {self.n}] if held else [set()]), "the end of all that is not held")
             s.stop()
         finally:
             s.kill()

@@ -62,13 +62,10 @@ class Case:
         """Run until all is done, or, with `at`, until it is killed at that call. The calls."""
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock, wait=True)
         self.runs.append(s)
-        poll(lambda: tools.read("/proc/%d/stat" % s.pid).rsplit(b")", 1)[1].split()[0] == b"T", "the stop")
         with stepper.Stepper(self.stepper, s.pid, 1 if who == "cleaner" else 0) as step:
             if at is not None:
                 step.rule(at, "kill")
-            step.say("arm")
-            assert step.sync()  # it has read that before the process goes on
-            s.signal(signal.SIGCONT)
+            step.release(s.pid)
             if at is not None:
                 poll(lambda: step.gone is not None or self.queue.empty(), "the kill")
             else:
@@ -87,18 +84,15 @@ class Case:
 
     def run_failing(self, who, at, error, name):
         """Run with an error at that call until nothing more happens, and end it as one ends it."""
-        before = [x for x in self.runs[-1].log("queue") if "in place" in x["msg"]] if self.runs else []
+        before = self.runs[-1].begun() if self.runs else 0
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock, wait=True)
         self.runs.append(s)
-        poll(lambda: tools.read("/proc/%d/stat" % s.pid).rsplit(b")", 1)[1].split()[0] == b"T", "the stop")
         with stepper.Stepper(self.stepper, s.pid, 1 if who == "cleaner" else 0) as step:
             # By name: the count differs a little from run to run, and not every call can fail.
             step.rule(at, "fail", error, to=at + 2, name=name)
-            step.say("arm")
-            assert step.sync()  # it has read that before the process goes on
-            s.signal(signal.SIGCONT)
+            step.release(s.pid)
             # TERM is for one that has begun; the error may have kept it from that.
-            poll(lambda: s.process.poll() is not None or [x for x in s.log("queue") if "in place" in x["msg"]][len(before):], "the start")
+            poll(lambda: s.process.poll() is not None or s.begun() > before, "the start")
             size = -1
             while not self.queue.empty() and size != os.stat(s.log_path).st_size:
                 size = os.stat(s.log_path).st_size
@@ -109,17 +103,15 @@ class Case:
 
     def finish(self):
         """A second run, without faults; debris is as old as if a day and a half had gone by."""
-        before = 1 + len([x for x in self.runs[-1].log("queue") if "in place" in x["msg"]])
+        before = self.runs[-1].begun()
         s = Scheduler(self.scheduler, self.queue, self.nursery, self.clock)
         self.runs.append(s)
-        poll(lambda: len([x for x in s.log("queue") if "in place" in x["msg"]]) >= before, "the second start")
+        poll(lambda: s.begun() > before, "the second start")
 
         # What was put off by an error is due later.
         s.signal(signal.SIGALRM)
 
-        def only_debris():
-            return all(parts <= {"mess", "intd"} for parts in self.queue.all().values())
-        poll(only_debris, "nothing but debris in %r\n%s" % (self.queue.all(), tools.read(s.log_path).decode()[-3000:]))
+        poll(lambda: not self.queue.underway(), "nothing but debris in %r\n%s" % (self.queue.all(), tools.read(s.log_path).decode()[-3000:]))
         self.queue.check()
         old = time.time() - 40 * 3600
         for n, parts in self.queue.all().items():

@@ -16,7 +16,7 @@ import pytest
 
 import delivery
 import tools
-from delivery import DAY, LIFETIME, RETRY, Job, Rig, cpu, later, parse_bounce
+from delivery import DAY, LIFETIME, RETRY, Job, Rig, later, parse_bounce
 from tools import poll
 
 pytestmark = pytest.mark.release
@@ -546,6 +546,6 @@ def test_memory(fast_scheduler):
 
 
 def idle(pid):
-    before = cpu(pid)
+    before = tools.cpu_seconds(pid)
     time.sleep(0.5)
-    return cpu(pid) - before <= 0.02
+    return tools.cpu_seconds(pid) - before <= 0.02

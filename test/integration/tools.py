@@ -86,6 +86,17 @@ def poll(condition, what, timeout=None, every=0.01):
         time.sleep(every)
 
 
+def steady(look):
+    """What look() gives once it gives the same twice: of what moves while it is read, a look may see nothing."""
+    before = look()
+    for _ in range(100):
+        now = look()
+        if now == before:
+            break
+        before = now
+    return before
+
+
 def run(*argv, check=True, timeout=60, **kw):
     """A command with its output as text."""
     kw.setdefault("stdin", subprocess.DEVNULL)
@@ -261,6 +272,20 @@ def descriptors(pid):
         with contextlib.suppress(FileNotFoundError):
             out[int(n)] = os.readlink("/proc/%d/fd/%s" % (pid, n))
     return out
+
+
+def _stat(pid):
+    """The fields of /proc/PID/stat behind the name."""
+    return read("/proc/%d/stat" % pid).rsplit(b")", 1)[1].split()
+
+
+def wait_stopped(pid):
+    poll(lambda: _stat(pid)[0] == b"T", "the stop")
+
+
+def cpu_seconds(pid, buried=False):
+    """What a process has used of the processor; with that of the children that it has buried, if wanted."""
+    return sum(map(int, _stat(pid)[11:15 if buried else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 def status_of(pid):
