@@ -169,7 +169,8 @@ rewrite(const struct relay_conf *c, struct buf *b)
 		if (at == NULL || str_copy(lower, sizeof lower, at + 1) == -1) {
 			return REMOTE; /* too long to be anybody's name: it fails there, with a word on it */
 		}
-		percent = names_have(&c->percenthack, ascii_strlower(lower)) ? memrchr(b->p, '%', (size_t)(at - b->p)) : NULL;
+		percent =
+		    names_have(&c->percenthack, ascii_strlower(lower)) ? memrchr(b->p, '%', (size_t)(at - b->p)) : NULL;
 		if (percent == NULL) {
 			break;
 		}
